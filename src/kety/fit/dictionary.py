@@ -1,0 +1,209 @@
+"""The dictionary of (rate x delay) cells in which every voxel's start is found.
+
+A cell holds the curves c(t - tau) and G_k(t - tau) with their Taylor coefficients about its centre,
+up to total order 3, projected on the few basis curves that span them. Cells never straddle a jump:
+where the input starts above 0, the curves jump whenever a frame meets its first sample, and those
+delays are walls between cells.
+"""
+
+from __future__ import annotations
+
+from math import factorial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.fit.pieces import SERIES_REACH, kernel_pieces
+
+if TYPE_CHECKING:
+    from kety.inputs import InputFunction
+
+# Order of the Taylor rows of G, as (power of rate, power of delay).
+G_ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2), (0, 3))
+C_ORDERS = tuple((0, m) for m in range(4))
+MAX_RANK = 24
+RANK_TOLERANCE = 2e-4
+MAX_WALLS = 48
+RATE_SCALE = 0.01  # 1/s: cells are uniform in log(1 + k / RATE_SCALE)
+RATE_SPACING = 0.3
+
+
+def _width_of_bolus(aif: InputFunction) -> float:
+    """Full width at half maximum of the input's main peak, s."""
+    fine = np.linspace(aif.times[0], aif.times[-1], 2048)
+    c = aif(fine)
+    top = int(np.argmax(c))
+    below = np.flatnonzero(c < 0.5 * c[top])
+    left = below[below < top].max(initial=0)
+    right = below[below > top].min(initial=len(fine) - 1)
+    return float(fine[right] - fine[left])
+
+
+def delay_cells(
+    aif: InputFunction, times: NDArray[np.float64], lo: float, hi: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Edges (n + 1) of the delay cells, s, and whether a wall follows each cell (n)."""
+    if hi <= lo:
+        return np.array([lo, lo]), np.array([True])
+    walls = np.array([])
+    if abs(aif.concentration[0]) > 1e-3 * np.abs(aif.concentration).max():
+        walls = times - aif.times[0]
+        walls = walls[(walls > lo) & (walls < hi)]
+        if len(walls) > MAX_WALLS:  # narrower than any cell: nothing to gain from them
+            walls = np.array([])
+    widest = float(np.clip(_width_of_bolus(aif) / 8, (hi - lo) / 40, (hi - lo) / 8))
+    edges, barrier = [lo], []
+    for a, b in zip(np.append(lo, walls), np.append(walls, hi), strict=True):
+        parts = max(1, int(np.ceil((b - a) / widest - 1e-9)))
+        edges.extend(a + (b - a) * np.arange(1, parts + 1) / parts)
+        barrier.extend([False] * (parts - 1) + [True])
+    return np.array(edges), np.array(barrier)
+
+
+def rate_cells(lo: float, hi: float) -> NDArray[np.float64]:
+    """Edges (n + 1) of the rate cells, 1/s."""
+    if hi <= lo:
+        return np.array([lo, lo])
+    ends = np.log1p(np.array([lo, hi]) / RATE_SCALE)
+    parts = max(1, int(np.ceil((ends[1] - ends[0]) / RATE_SPACING)))
+    edges = np.expm1(np.linspace(ends[0], ends[1], parts + 1)) * RATE_SCALE
+    edges[0], edges[-1] = lo, hi
+    return np.asarray(edges)
+
+
+def _basis(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal columns (T, rank) that span the unit-scaled rows (n, T)."""
+    length = np.linalg.norm(rows, axis=1)
+    unit = rows[length > 0] / length[length > 0, None]
+    frames = rows.shape[1]
+    if frames > 4 * MAX_RANK:  # a sketch finds the span as well and much faster
+        sketch = np.random.default_rng(0).standard_normal((len(unit), 2 * MAX_RANK))
+        q, _ = np.linalg.qr(unit.T @ (unit @ (unit.T @ sketch)))
+        u, s, _ = np.linalg.svd(q.T @ unit.T, full_matrices=False)
+        u = q @ u
+    else:
+        u, s, _ = np.linalg.svd(unit.T, full_matrices=False)
+    needed = int(np.sum(s > RANK_TOLERANCE * s[0]))
+    rank = min(MAX_RANK, 8 * ((needed + 7) // 8))
+    basis = np.zeros((frames, rank))
+    kept = min(rank, u.shape[1])
+    basis[:, :kept] = u[:, :kept]
+    return basis
+
+
+def build_dictionary(
+    aif: InputFunction,
+    times: NDArray[np.float64],
+    weights: NDArray[np.float64] | None,
+    lo: NDArray[np.float64],
+    hi: NDArray[np.float64],
+    *,
+    amplitudes_bounded: bool,
+    threads: int,
+) -> dict[str, Any]:
+    """Tables of the dictionary, as the C++ core reads them (`Dictionary` in dictionary.hpp).
+
+    Parameters
+    ----------
+    aif : InputFunction
+    times : (T,) array
+        Frame times, s.
+    weights : (T,) array or None
+        Weights of the squared residuals.
+    lo, hi : (4,) arrays
+        Bounds on v, a, k, tau in kernel units.
+    amplitudes_bounded : bool
+        Whether the scan honours bounds on amplitudes other than "not negative".
+    """
+    from kety import _native
+
+    delay_edges, barrier = delay_cells(aif, times, lo[3], hi[3])
+    rate_edges = rate_cells(lo[2], hi[2])
+    delay_centre, delay_half = _centre(delay_edges)
+    rate_centre, rate_half = _centre(rate_edges)
+    m, n = len(delay_centre), len(rate_centre)
+    frames = len(times)
+    rows = np.empty((m, n, 14, frames))
+    x = (times[None, :] - delay_centre[:, None]).ravel()
+    end = float(times[-1] - min(lo[3], 0.0))
+    pieces = kernel_pieces(aif, max(float(rate_centre[-1]), 1e-3 * SERIES_REACH), end)
+    c = np.empty((4, m, frames))
+    g = np.empty((n, 4, 4, m, frames))
+    _native.taylor_rows(pieces, rate_centre, x, c.reshape(4, -1), g.reshape(n, 4, 4, -1), threads)
+    delay_power = [(-delay_half[:, None]) ** q / factorial(q) for q in range(4)]
+    for r, (_, q) in enumerate(C_ORDERS):
+        rows[:, :, r] = (c[q] * delay_power[q])[:, None]
+    for r, (p, q) in enumerate(G_ORDERS):
+        rate_power = rate_half**p / factorial(p)
+        rows[:, :, 4 + r] = np.moveaxis(g[:, p, q] * delay_power[q] * rate_power[:, None, None], 0, 1)
+    if weights is not None:
+        rows *= np.sqrt(weights)
+    use_v = not (hi[0] <= lo[0] and lo[0] == 0)
+    spanning = [rows[:, :, 4:7].reshape(-1, frames)]
+    if use_v:
+        spanning.append(rows[:, 0, 0:2].reshape(-1, frames))
+    basis = _basis(np.concatenate(spanning))
+    rank = basis.shape[1]
+    low = rows @ basis  # (m, n, 14, rank)
+    c0, g0 = low[:, 0, 0], low[:, :, 4]
+    c_norm = np.linalg.norm(c0, axis=-1)
+    c_unit = c0 / np.where(c_norm > 0, c_norm, 1.0)[:, None]
+    if not use_v:
+        c_unit = np.zeros_like(c_unit)
+    g_along = np.einsum("mkr,mr->mk", g0, c_unit)
+    across = g0 - g_along[..., None] * c_unit[:, None]
+    g_across = np.linalg.norm(across, axis=-1)
+    g_unit = across / np.where(g_across > 0, g_across, 1.0)[..., None]
+    table = np.zeros((m, n, rank, 16))
+    table[..., :14] = np.moveaxis(low, 2, 3)
+    if weights is not None:
+        basis = basis * np.sqrt(weights)[:, None]
+    f32 = np.float32
+    return {
+        "delays": m,
+        "rates": n,
+        "rank": rank,
+        "delay_centre": delay_centre.astype(f32),
+        "delay_half": delay_half.astype(f32),
+        "barrier": barrier.astype(np.uint8),
+        "rate_centre": rate_centre.astype(f32),
+        "rate_half": rate_half.astype(f32),
+        "c_unit": c_unit.astype(f32),
+        "c_norm": c_norm.astype(f32),
+        "g_unit": g_unit.astype(f32),
+        "g_along": g_along.astype(f32),
+        "g_across": g_across.astype(f32),
+        "table": table.astype(f32),
+        "curves": np.ascontiguousarray(low, dtype=f32),
+        "poly": _gram_polynomials(low).astype(f32),
+        "basis": np.ascontiguousarray(basis, dtype=f32),
+        "use_v": use_v,
+        "plain": not amplitudes_bounded,
+    }
+
+
+def _centre(edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return 0.5 * (edges[1:] + edges[:-1]), 0.5 * np.diff(edges)
+
+
+def _gram_polynomials(low: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Polynomials of c.c, c.G and G.G in a cell, cut after total order 3: (m, n, 24)."""
+    m, n = low.shape[:2]
+    out = np.zeros((m, n, 24))
+    orders = {(p, q): r for r, (p, q) in enumerate(G_ORDERS)}
+    c_rows = [(o, low[:, :, r]) for r, o in enumerate(C_ORDERS)]
+    g_rows = [(o, low[:, :, 4 + r]) for r, o in enumerate(G_ORDERS)]
+
+    def accumulate(left: list[Any], right: list[Any], first: int, time_only: bool) -> None:
+        for (p1, q1), a in left:
+            for (p2, q2), b in right:
+                p, q = p1 + p2, q1 + q2
+                if p + q <= 3:
+                    slot = q if time_only else orders[p, q]
+                    out[:, :, first + slot] += np.einsum("mkr,mkr->mk", a, b)
+
+    accumulate(c_rows, c_rows, 0, True)
+    accumulate(c_rows, g_rows, 4, False)
+    accumulate(g_rows, g_rows, 14, False)
+    return out

@@ -1,0 +1,117 @@
+"""Runs the native solver over blocks of voxels; plain arrays in, plain arrays out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.fit.dictionary import build_dictionary
+from kety.fit.pieces import SERIES_REACH, kernel_pieces
+
+if TYPE_CHECKING:
+    from kety.fit.optimizers.varprolm import VarProLM
+    from kety.fit.problem import Problem
+
+# Largest rates of the three sets of pieces, as multiples of the bound; a voxel uses the coarsest
+# set that is exact for its own rate.
+LEVEL_RATES = (5.0 / 60, 20.0 / 60)
+KERNEL_SCALE = (1e-3, 1e-5, 1e-4, 1e-2)
+"""Sizes of v, a, k and tau below which a change of them is nothing."""
+
+
+@dataclass(frozen=True)
+class KernelFit:
+    """Results of a range of voxels in kernel units.
+
+    ``parameters`` (V, 4) and packed lower ``covariance`` (V, 10) of v, a, k, tau; ``cost``, ``r2``,
+    ``evaluations`` and ``status`` (V,).
+    """
+
+    parameters: NDArray[np.floating]
+    covariance: NDArray[np.floating]
+    cost: NDArray[np.floating]
+    r2: NDArray[np.floating]
+    evaluations: NDArray[np.uint16]
+    status: NDArray[np.uint8]
+
+
+def available_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def instruction_sets() -> list[str]:
+    """Instruction sets of the core that this processor has, best first."""
+    from kety import _native
+
+    return list(_native.instruction_sets())
+
+
+def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], KernelFit]:
+    """Build what all voxels share and return the solver of a block of curves (V, T)."""
+    from kety import _native
+
+    lo, hi = problem.kernel_bounds()
+    end = float(problem.times[-1] - min(lo[3], 0.0))
+    # With no rate to fit (Patlak) the series have one term; any positive limit serves.
+    top = max(float(hi[2]), 1e-3 * SERIES_REACH)
+    levels = [kernel_pieces(problem.aif, min(top, r), end) for r in (*LEVEL_RATES, np.inf)]
+    weights = problem.weights
+    dictionary = build_dictionary(
+        problem.aif, problem.times, weights, lo, hi, amplitudes_bounded=problem.amplitudes_bounded,
+        threads=problem.threads,
+    )
+    single = problem.dtype == np.float32
+    run = _native.fit_single if single else _native.fit_double
+    settings = {
+        "lo": lo.tolist(),
+        "hi": hi.tolist(),
+        "max_evaluations": options.max_evaluations,
+        "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-13),
+        "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-12),
+        "rounding": 1e-13 if single else 1e-31,
+        "xfloor": [
+            s * (1e-6 if single else 1e-12) for s in KERNEL_SCALE
+        ],
+        "candidate_ratio": options.candidate_ratio,
+        "rival": options.rival,
+        "enhancement": problem.enhancement_threshold(),
+    }
+    dtype: Any = problem.dtype
+    w = None if weights is None else np.ascontiguousarray(weights, dtype=dtype)
+
+    def solve(curves: NDArray[Any]) -> KernelFit:
+        count = len(curves)
+        block = curves if curves.dtype == dtype else curves.astype(dtype)
+        result = KernelFit(
+            np.empty((count, 4), dtype),
+            np.empty((count, 10), dtype),
+            np.empty(count, dtype),
+            np.empty(count, dtype),
+            np.empty(count, np.uint16),
+            np.empty(count, np.uint8),
+        )
+        run(
+            levels,
+            problem.times,
+            block,
+            w,
+            dictionary,
+            settings,
+            result.parameters,
+            result.covariance,
+            result.cost,
+            result.r2,
+            result.evaluations,
+            result.status,
+            problem.threads,
+            options.instruction_set,
+        )
+        return result
+
+    return solve

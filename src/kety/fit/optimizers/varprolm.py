@@ -1,0 +1,34 @@
+"""The default solver: a dictionary search for the start, then bounded Levenberg-Marquardt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VarProLM:
+    """Separable search over (rate x delay) cells, then bounded Levenberg-Marquardt to convergence.
+
+    Attributes
+    ----------
+    max_evaluations : int
+        Limit of exact model evaluations for one voxel.
+    ftol, xtol : float or None
+        A voxel has converged when the predicted relative fall of its cost is below `ftol` or the
+        relative step below `xtol`; None chooses by the precision.
+    candidate_ratio : float
+        Delay cells whose residual sum of squares is within this factor of the best cell's are
+        refined as well.
+    rival : float
+        A second minimum whose refined residual sum of squares lies within this relative distance
+        of the best is solved exactly as well.
+    instruction_set : str
+        One of `kety.fit.engine.instruction_sets`; the best one where empty.
+    """
+
+    max_evaluations: int = 60
+    ftol: float | None = None
+    xtol: float | None = None
+    candidate_ratio: float = 1.5
+    rival: float = 2e-3
+    instruction_set: str = ""

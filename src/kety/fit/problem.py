@@ -1,0 +1,173 @@
+"""A fit to be done: model, input, frames, bounds and weights, checked and in kernel units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kety.errors import KetyError
+from kety.fit.forward import check_coverage, checked_times
+from kety.models import ROLES, Model, get_model
+
+if TYPE_CHECKING:
+    from kety.inputs import InputFunction
+
+NOISE_EXPLAINED = 7.0
+"""F ratio below which a curve counts as not enhancing (see `Problem.enhancement_threshold`)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What all voxels of a fit share.
+
+    Attributes
+    ----------
+    model : Model
+    aif : InputFunction
+    times : (T,) array
+        Frame times, s.
+    bounds : mapping of str to (float, float)
+        Bounds of every free parameter in its public unit; equal bounds fix it.
+    weights : (T,) array or None
+        Weights of the squared residuals.
+    dtype : numpy dtype
+        float32 or float64.
+    threads : int
+    amplitudes_bounded : bool
+        The caller bounds an amplitude, so the search for the start must respect it too.
+    find_enhancing : bool
+        Voxels that the model explains no better than noise are marked instead of fitted.
+    """
+
+    model: Model
+    aif: InputFunction
+    times: NDArray[np.float64]
+    bounds: Mapping[str, tuple[float, float]]
+    weights: NDArray[np.float64] | None
+    dtype: np.dtype[Any]
+    threads: int
+    amplitudes_bounded: bool
+    find_enhancing: bool
+
+    def kernel_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper bounds on v, a, k, tau in kernel units; absent ones are fixed at 0."""
+        lo, hi = np.zeros(4), np.zeros(4)
+        for p in self.model.parameters:
+            factor = p.kernel_factor(self.aif)
+            slot = ROLES.index(p.role)
+            lo[slot], hi[slot] = (b * factor for b in self.bounds[p.name])
+        return lo, hi
+
+    @property
+    def free_count(self) -> int:
+        """Number of parameters that are not fixed."""
+        return sum(hi > lo for lo, hi in self.bounds.values())
+
+    def enhancement_threshold(self) -> float:
+        """Ratio of explained to residual sum of squares below which a voxel does not enhance.
+
+        The F ratio of the best model curve against none; its threshold is high since that curve is
+        the best of many. 0 where every voxel is to be fitted.
+        """
+        if not self.find_enhancing:
+            return 0.0
+        free = self.free_count
+        return NOISE_EXPLAINED * free / max(len(self.times) - free, 1)
+
+
+def make_problem(
+    times: ArrayLike,
+    aif: InputFunction,
+    model: str,
+    *,
+    delay: bool | float,
+    bounds: Mapping[str, tuple[float, float]] | None,
+    weights: ArrayLike | None,
+    dtype: str,
+    threads: int,
+    find_enhancing: bool,
+) -> Problem:
+    """Check the arguments of a fit and gather them (see `kety.fit` for their meaning)."""
+    from kety.inputs import InputFunction
+
+    record = get_model(model)
+    if not isinstance(aif, InputFunction):
+        raise KetyError(
+            f"aif must be a kety.InputFunction, found {type(aif).__name__}; "
+            "make one with kety.InputFunction(times, concentration, hematocrit=..., site=...)"
+        )
+    t = checked_times(times)
+    if dtype not in ("float32", "float64"):
+        raise KetyError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
+    chosen = {p.name: p.bounds for p in record.parameters}
+    given = dict(bounds or {})
+    derived = {d.name: d.of for d in record.derived}
+    for name, pair in given.items():
+        if name in derived:
+            raise KetyError(
+                f"{name} is derived from {' and '.join(derived[name])} and cannot be bounded; "
+                f"bounds can be given for {', '.join(record.names)}"
+            )
+        if name not in chosen:
+            raise KetyError(
+                f"bounds for unknown parameter {name!r}; "
+                f"{record.name} has {', '.join(record.names)}"
+            )
+        chosen[name] = _checked_bounds(name, pair, record)
+    if delay is not True:
+        at = 0.0 if delay is False else float(delay)
+        if not np.isfinite(at):
+            raise KetyError(f"delay must be True, False or a number of s, found {delay!r}")
+        if "delay" in given:
+            raise KetyError(f"delay={delay!r} fixes the delay, but bounds for it are given too")
+        chosen["delay"] = (at, at)
+    free = sum(hi > lo for lo, hi in chosen.values())
+    if len(t) < free + 1:
+        raise KetyError(
+            f"{len(t)} frames cannot determine the {free} free parameters of {record.name}; "
+            f"at least {free + 1} frames are needed"
+        )
+    check_coverage(aif, t, float(t[-1] - max(chosen["delay"][0], 0.0)))
+    amplitudes = {p.name for p in record.parameters if p.role in ("v", "a")}
+    return Problem(
+        record,
+        aif,
+        t,
+        chosen,
+        _checked_weights(weights, len(t)),
+        np.dtype(dtype),
+        threads,
+        bool(amplitudes & set(given)),
+        find_enhancing,
+    )
+
+
+def _checked_bounds(name: str, pair: tuple[float, float], model: Model) -> tuple[float, float]:
+    try:
+        lo, hi = (float(b) for b in pair)
+    except (TypeError, ValueError):
+        raise KetyError(f"bounds of {name} must be (lower, upper), found {pair!r}") from None
+    unit = model.parameter(name).unit
+    if not (np.isfinite(lo) and np.isfinite(hi)):
+        raise KetyError(f"bounds of {name} must be finite, found ({lo:g}, {hi:g}) {unit}")
+    if lo > hi:
+        raise KetyError(f"lower bound of {name} exceeds the upper: ({lo:g}, {hi:g}) {unit}")
+    if lo < 0 and model.parameter(name).role != "tau":
+        raise KetyError(f"{name} cannot be negative, found lower bound {lo:g} {unit}")
+    return lo, hi
+
+
+def _checked_weights(weights: ArrayLike | None, frames: int) -> NDArray[np.float64] | None:
+    if weights is None:
+        return None
+    w = np.ascontiguousarray(weights, dtype=np.float64)
+    if w.shape != (frames,):
+        raise KetyError(f"weights must be one number for each of the {frames} frames, "
+                        f"found shape {w.shape}")
+    if not np.isfinite(w).all() or (w < 0).any() or not (w > 0).any():
+        raise KetyError("weights must be finite and not negative, with at least one above 0")
+    return w

@@ -1,0 +1,392 @@
+"""Names and JSON sidecars in the style of BIDS derivatives, and frame times.
+
+The Brain Imaging Data Structure names a file by entities (``sub-01_ses-1``) and a suffix, and puts
+its metadata into a JSON file of the same name (Gorgolewski et al., Scientific Data 2016,
+doi:10.1038/sdata.2016.44).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kety.errors import KetyError
+from kety.io.atomic import Batch, output_folder
+from kety.series import check_times
+from kety.units import MILLISECONDS_PER_SECOND, SECONDS_PER_MINUTE
+from kety.version import __version__
+
+BIDS_VERSION: Final = "1.10.0"
+NAN_MEANING: Final = "NaN: not estimated; the status map says why for every voxel."
+
+_SUFFIXES: Final = {"ktrans": "Ktrans", "ps": "PS", "fp": "Fp", "mtt": "MTT"}
+_ENTITIES: Final = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*")
+_IMAGE_SUFFIX: Final = re.compile(r"(\.nii)?(\.gz)?$", re.IGNORECASE)
+_TIME_COLUMN: Final = re.compile(
+    r"(?:frame[ _])?(?:t|time|times)(?:[ _]?[\[(]?(s|sec|seconds|ms|min|minutes)[\])]?)?",
+    re.IGNORECASE,
+)
+_SECONDS: Final[Mapping[str, float]] = {
+    "s": 1.0,
+    "sec": 1.0,
+    "seconds": 1.0,
+    "ms": 1 / MILLISECONDS_PER_SECOND,
+    "min": SECONDS_PER_MINUTE,
+    "minutes": SECONDS_PER_MINUTE,
+}
+# A repetition time as long as this is no longer that of a spoiled gradient echo's excitations.
+_LONGEST_EXCITATION_TR: Final = 0.5
+
+
+def stem(source: str | os.PathLike[str]) -> str:
+    """The file name without its image suffix: ``sub-01_dce`` for ``x/sub-01_dce.nii.gz``."""
+    return _IMAGE_SUFFIX.sub("", Path(source).name, count=1)
+
+
+def entities(source: str | os.PathLike[str]) -> dict[str, str]:
+    """The BIDS entities of a file name, in their order; empty for a name that is not BIDS."""
+    name = stem(source)
+    head, _, _suffix = name.rpartition("_")
+    if not _ENTITIES.fullmatch(head):
+        return {}
+    return dict(pair.split("-", 1) for pair in head.split("_"))
+
+
+def map_name(source: str | os.PathLike[str], quantity: str, *, model: str = "") -> str:
+    """The name of a map, without its suffix for the file format.
+
+    The source's entities are kept (for a source that is not named by BIDS, its whole stem),
+    followed by the model and, for a standard error ``<name>_se``, ``desc-se``.
+
+    Parameters
+    ----------
+    source
+        File name of the series, ``""`` if there is none.
+    quantity
+        Name of the map, e.g. ``ktrans`` or ``ktrans_se``.
+    model
+        Name of the model, e.g. ``extended_tofts``.
+
+    Returns
+    -------
+    e.g. ``sub-01_ses-1_model-extendedtofts_desc-se_Ktrans``.
+    """
+    kept = entities(source)
+    base = quantity.removesuffix("_se")
+    descriptions = [kept.pop("desc", ""), "se" if base != quantity else ""]
+    if model:
+        kept["model"] = re.sub(r"[^A-Za-z0-9]", "", model)
+    # The source's own description must stay, or two versions of one series would share a name.
+    first, *more = [part for part in descriptions if part] or [""]
+    if first:
+        kept["desc"] = first + "".join(part.capitalize() for part in more)
+    parts = [f"{key}-{value}" for key, value in kept.items()]
+    if not entities(source):
+        parts.insert(0, stem(source) or "kety")
+    return "_".join([*parts, _SUFFIXES.get(base, re.sub(r"[^A-Za-z0-9]", "", base))])
+
+
+def sidecar_path(path: str | os.PathLike[str]) -> Path:
+    """The JSON file that belongs to an image: same folder and stem."""
+    return Path(path).with_name(stem(path) + ".json")
+
+
+def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the JSON file beside an image; empty where there is none.
+
+    Raises
+    ------
+    KetyError
+        If it cannot be read as one JSON object.
+    """
+    sidecar = sidecar_path(path)
+    if not sidecar.is_file():
+        return {}
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise KetyError(f"{sidecar}: cannot be read as JSON ({error}); repair or remove it") from (
+            error
+        )
+    if not isinstance(content, dict):
+        raise KetyError(f"{sidecar}: holds no JSON object; repair or remove it")
+    return content
+
+
+def acquisition(
+    sidecar: Mapping[str, Any], *, interval: float | None = None, name: str = "the sidecar"
+) -> dict[str, float]:
+    """The MR acquisition in a sidecar, in kety's names and units.
+
+    ``RepetitionTime`` is the volume's period in some BIDS files and the excitation's in others. It
+    is taken for the excitation's unless it is too long for one or is the time between frames;
+    ``RepetitionTimeExcitation`` is preferred, being unambiguous.
+
+    Parameters
+    ----------
+    sidecar
+        BIDS fields ``FlipAngle`` (degrees), ``RepetitionTimeExcitation``, ``RepetitionTime`` and
+        ``EchoTime`` (s).
+    interval
+        Time between frames in s, if any.
+    name
+        What to call the sidecar in messages.
+
+    Returns
+    -------
+    Those found of ``flip_angle`` (degrees), ``repetition_time`` and ``echo_time`` (s).
+
+    Raises
+    ------
+    KetyError
+        If one of them is not a positive number, or a flip angle exceeds 180 degrees.
+    """
+    found: dict[str, float] = {}
+    if "FlipAngle" in sidecar:
+        found["flip_angle"] = _positive(sidecar, "FlipAngle", name, largest=180.0)
+    if "EchoTime" in sidecar:
+        found["echo_time"] = _positive(sidecar, "EchoTime", name)
+    if "RepetitionTimeExcitation" in sidecar:
+        found["repetition_time"] = _positive(sidecar, "RepetitionTimeExcitation", name)
+    elif "RepetitionTime" in sidecar:
+        value = _positive(sidecar, "RepetitionTime", name)
+        is_period = interval is not None and abs(value - interval) <= 0.01 * interval
+        if is_period or value > _LONGEST_EXCITATION_TR:
+            warnings.warn(
+                f"{name}: RepetitionTime {value:g} s was not used: it is "
+                + ("the time between frames" if is_period else "too long for an excitation")
+                + "; give RepetitionTimeExcitation (s) there, or the repetition time as an option",
+                stacklevel=2,
+            )
+        else:
+            found["repetition_time"] = value
+    return found
+
+
+def _positive(sidecar: Mapping[str, Any], key: str, name: str, largest: float = np.inf) -> float:
+    value = sidecar[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= largest:
+        limit = "" if np.isinf(largest) else f" of at most {largest:g}"
+        raise KetyError(
+            f"{name}: {key} is {value!r}, expected one positive number{limit}; correct it"
+        )
+    return float(value)
+
+
+def frame_times(
+    times: ArrayLike | str | os.PathLike[str] | None,
+    frames: int,
+    *,
+    name: str,
+    sidecar: Mapping[str, Any],
+    interval: float | None,
+) -> tuple[NDArray[np.float64], str]:
+    """Find the frame times: from the argument, else the sidecar, else the file's header.
+
+    Parameters
+    ----------
+    times
+        (T,) in s, the path of a CSV file (see `read_times`), one number for the time between
+        frames in s, or None.
+    frames
+        Number of frames T.
+    name
+        Name of the series for messages.
+    sidecar
+        BIDS fields ``VolumeTiming`` or ``FrameTimesStart``, (T,) in s.
+    interval
+        Time between frames in s by the header, None where it does not say.
+
+    Returns
+    -------
+    (T,) in s, and where they came from in words.
+
+    Raises
+    ------
+    KetyError
+        If there are none, or they are not one finite increasing time per frame.
+    """
+    if isinstance(times, str | os.PathLike):
+        path = Path(times)
+        return check_times(read_times(path), frames, f"{path.name} for {name}"), path.name
+    if times is not None:
+        if np.ndim(times) == 0:
+            step = np.asarray(times, dtype=np.float64)
+            return check_times(
+                np.arange(frames) * step, frames, name
+            ), f"given, {step:g} s between frames"
+        return check_times(times, frames, name), "given"
+    for key in ("VolumeTiming", "FrameTimesStart"):
+        if key not in sidecar:
+            continue
+        try:
+            listed = np.array(sidecar[key], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise KetyError(
+                f"{sidecar_path(name)}: {key} is {sidecar[key]!r}; expected a list of s"
+            ) from error
+        return check_times(listed, frames, f"{key} for {name}"), f"{key} in its sidecar"
+    if interval is None:
+        raise KetyError(
+            f"{name}: no frame times: none given, no VolumeTiming in {sidecar_path(name)}, and no "
+            "interval with a unit in the header; give the times in s or a CSV file of them"
+        )
+    if interval == 1.0:
+        warnings.warn(
+            f"{name}: frames taken to be 1 s apart by its header, which is also what converters "
+            "write when they do not know; give the times if that is not so",
+            stacklevel=3,
+        )
+    times = check_times(np.arange(frames) * interval, frames, name)
+    return times, f"header, {interval:g} s between frames"
+
+
+def read_times(path: str | os.PathLike[str]) -> NDArray[np.float64]:
+    """Read frame times from a text file: CSV or TSV, or one number a line.
+
+    With a header line, the column is the one named ``time``, ``times`` or ``t``, with the unit
+    after it (``time_s``, ``time_ms``, ``time_min``, ``time [s]``); s where none is named.
+
+    Returns
+    -------
+    (T,) in s.
+
+    Raises
+    ------
+    KetyError
+        If the file cannot be read, has no such column, or more than one, or a cell is no number.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise KetyError(f"{path}: there is no such file of frame times") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise KetyError(f"{path}: cannot be read as text ({error})") from error
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not lines:
+        raise KetyError(f"{path}: is empty; expected one frame time a line")
+    delimiter = next((mark for mark in "\t;," if mark in lines[0][1]), ",")
+    rows = [
+        (number, [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))])
+        for number, line in lines
+    ]
+    column, factor = 0, 1.0
+    if not all(_is_number(cell) for cell in rows[0][1]):
+        column, factor = _time_column(path, rows.pop(0)[1])
+    elif len(rows[0][1]) > 1:
+        raise KetyError(
+            f"{path}: {len(rows[0][1])} columns without a header line; name the column of times, "
+            "e.g. time_s"
+        )
+    values = []
+    for number, cells in rows:
+        if column >= len(cells) or not _is_number(cells[column]):
+            raise KetyError(
+                f"{path}: line {number} holds no number in column {column + 1}: {cells}"
+            )
+        values.append(float(cells[column]) * factor)
+    return np.array(values, dtype=np.float64)
+
+
+def _time_column(path: Path, header: Sequence[str]) -> tuple[int, float]:
+    matches = [(index, _TIME_COLUMN.fullmatch(cell)) for index, cell in enumerate(header)]
+    found = [(index, match.group(1)) for index, match in matches if match]
+    if len(found) != 1:
+        problem = "no column of times" if not found else "more than one column of times"
+        raise KetyError(
+            f"{path}: {problem} among {', '.join(header)}; name one of them time_s, time_ms or "
+            "time_min"
+        )
+    index, unit = found[0]
+    return index, _SECONDS[(unit or "s").lower()]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def generated_by() -> dict[str, str]:
+    """The BIDS ``GeneratedBy`` record of this software."""
+    return {"Name": "kety", "Version": __version__}
+
+
+def map_sidecar(
+    name: str, attributes: Mapping[str, Any], *, model: str, source: str, has_nan: bool
+) -> dict[str, Any]:
+    """The sidecar of a map, from its attributes ``units``, ``long_name`` and ``osipi``.
+
+    Attributes beyond these, such as the CF ``flag_values`` and ``flag_meanings``, are kept.
+    """
+    rest = dict(attributes)
+    long_name = str(rest.pop("long_name", name))
+    content: dict[str, Any] = {
+        "Quantity": name,
+        "LongName": long_name,
+        "Units": str(rest.pop("units", "")),
+        "Model": model,
+        "OSIPI_CAPLEX": str(rest.pop("osipi", "")),
+        "Description": f"{long_name}. {NAN_MEANING}" if has_nan else f"{long_name}.",
+        "Sources": [source] if source else [],
+        "GeneratedBy": generated_by(),
+    }
+    if "flag_values" in rest and "flag_meanings" in rest:
+        meanings = str(rest["flag_meanings"]).split()
+        content["Levels"] = dict(
+            zip((str(value) for value in rest["flag_values"]), meanings, strict=True)
+        )
+    return content | rest
+
+
+def write_fit_json(
+    folder: str | os.PathLike[str], provenance: Mapping[str, Any], *, overwrite: bool = True
+) -> Path:
+    """Write ``fit.json``, the provenance of a fit, into a folder and return its path.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    path = output_folder(folder) / "fit.json"
+    with Batch(overwrite=overwrite) as batch:
+        batch.write_json(path, {"GeneratedBy": generated_by(), **provenance})
+    return path
+
+
+def add_description(batch: Batch, folder: Path) -> None:
+    """Add ``dataset_description.json`` to a batch, unless another software's is there already."""
+    path = folder / "dataset_description.json"
+    if path.exists():
+        try:
+            makers = json.loads(path.read_text(encoding="utf-8-sig"))["GeneratedBy"]
+            own = any(maker["Name"] == "kety" for maker in makers)
+        except (OSError, ValueError, LookupError, TypeError):
+            own = False
+        if not own:
+            warnings.warn(f"{path} is not of this software and was left as it is", stacklevel=3)
+            return
+    content = {
+        "Name": "Tracer-kinetic maps",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [generated_by()],
+    }
+    batch.write_json(path, content)

@@ -1,0 +1,27 @@
+"""Compartment models. `MODELS` is the one list; a new model is a file here and a line in it."""
+
+from __future__ import annotations
+
+from kety.errors import KetyError
+from kety.models.base import ROLES, Derived, Model, Parameter
+from kety.models.tofts import EXTENDED_TOFTS, PATLAK, TOFTS
+
+MODELS: dict[str, Model] = {m.name: m for m in (TOFTS, EXTENDED_TOFTS, PATLAK)}
+
+
+def get_model(name: str) -> Model:
+    """The model of that name.
+
+    Raises
+    ------
+    KetyError
+        If there is none; the message lists the valid names.
+    """
+    try:
+        return MODELS[name]
+    except KeyError:
+        known = ", ".join(MODELS)
+        raise KetyError(f"unknown model {name!r}; the models are: {known}") from None
+
+
+__all__ = ["MODELS", "ROLES", "Derived", "Model", "Parameter", "get_model"]

@@ -1,0 +1,338 @@
+"""What a report is about, and the kinds of block a section is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import ArrayLike, NDArray
+
+from kety.errors import KetyError
+from kety.fit.status import FITTED, Status
+from kety.report.windows import Window, window_for
+
+if TYPE_CHECKING:
+    import xarray
+
+    from kety.inputs import InputFunction
+
+Level = Literal["good", "note", "caution", "alarm"]
+Cell = str | Markup
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of the verdict and how grave it is."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The verdict: a headline and the sentences behind it."""
+
+    kind: ClassVar[str] = "findings"
+    level: Level
+    headline: str
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A row of large figures, each (value, label)."""
+
+    kind: ClassVar[str] = "tiles"
+    tiles: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stacked bar of shares, each (label, count, colour)."""
+
+    parts: Sequence[tuple[str, int, str]]
+    alt: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; cells are text (escaped by the template) or trusted markup.
+
+    The columns whose positions are in ``text_columns`` are set left, the others are numbers. A
+    bar shows the same shares above the table.
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+    text_columns: frozenset[int] = frozenset({0})
+    note: str = ""
+    bar: Bar | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Short facts side by side, each (label, value)."""
+
+    kind: ClassVar[str] = "facts"
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An inline SVG and what it shows."""
+
+    svg: Markup
+    caption: Cell
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts side by side, as many as fit, each at least ``width`` pixels wide."""
+
+    kind: ClassVar[str] = "charts"
+    charts: Sequence[Chart]
+    width: int = 420
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One slice: a data URI, its description, and the slice it shows."""
+
+    source: str
+    alt: str
+    label: str
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """Gradient stops, tick labels and the shares beyond either end (None: cannot be)."""
+
+    stops: str
+    ticks: Sequence[str]
+    below: str | None
+    above: str
+    below_colour: str
+    above_colour: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The slices of one map and its colour bar (or a legend of colours)."""
+
+    title: Cell
+    pictures: Sequence[Picture]
+    bar: ColourBar | None = None
+    legend: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Panels of one quantity; no picture is wider than ``widest`` pixels."""
+
+    kind: ClassVar[str] = "maps"
+    title: Cell
+    panels: Sequence[Panel]
+    aspect: float
+    widest: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A sentence between other blocks."""
+
+    kind: ClassVar[str] = "paragraph"
+    text: str
+
+
+Block = Findings | Tiles | Table | Facts | Charts | Maps | Paragraph
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything a report is built from, checked; see :func:`kety.report.write_report`."""
+
+    maps: xarray.Dataset
+    curves: NDArray[Any]
+    times: NDArray[np.float64]
+    aif: InputFunction
+    title: str
+    provenance: Mapping[str, Any]
+    anatomy: NDArray[Any] | None = None
+    affine: NDArray[np.float64] | None = None
+    roi: NDArray[np.bool_] | None = None
+    truth: Mapping[str, NDArray[Any]] | None = None
+    regions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    curve_units: str = ""
+
+    def __post_init__(self) -> None:
+        missing = [name for name in ("status", "r2", "cost") if name not in self.maps]
+        if missing:
+            raise KetyError(
+                f"the maps lack {', '.join(missing)} (found {', '.join(map(str, self.maps))}); "
+                "give the dataset that kety.fit returns"
+            )
+        if self.times.ndim != 1 or self.curves.shape[-1:] != self.times.shape:
+            raise KetyError(
+                f"the curves have shape {self.curves.shape} and the times {self.times.shape}; "
+                "the curves' last axis has to be the frames"
+            )
+        arrays: list[tuple[str, tuple[int, ...]]] = [("curves", self.curves.shape[:-1])]
+        optional = {"anatomy": self.anatomy, "roi": self.roi, **(self.truth or {}), **self.regions}
+        arrays += [(name, array.shape) for name, array in optional.items() if array is not None]
+        for name, shape in arrays:
+            if shape != self.shape:
+                raise KetyError(
+                    f"{name} lies on a grid of shape {shape} and the maps on {self.shape}; "
+                    "give all on the same grid"
+                )
+        if self.affine is not None and self.affine.shape != (4, 4):
+            raise KetyError(f"the affine has shape {self.affine.shape}; give a (4, 4) matrix")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of every map."""
+        return tuple(self.maps["status"].shape)
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the maps are volumes (three axes), which pictures can be cut from."""
+        return len(self.shape) == 3
+
+    @cached_property
+    def status(self) -> NDArray[np.uint8]:
+        """Status of every voxel, of the maps' shape."""
+        return np.asarray(self.maps["status"].values, dtype=np.uint8)
+
+    @cached_property
+    def fitted(self) -> NDArray[np.bool_]:
+        """Voxels whose maps hold values."""
+        return np.isin(self.status, [int(s) for s in FITTED])
+
+    @cached_property
+    def counts(self) -> dict[Status, int]:
+        """Number of voxels of each status."""
+        return {s: int(np.count_nonzero(self.status == s)) for s in Status}
+
+    @cached_property
+    def inside(self) -> int:
+        """Number of voxels inside the mask."""
+        return self.status.size - self.counts[Status.OUTSIDE]
+
+    @property
+    def n_fitted(self) -> int:
+        """Number of voxels whose maps hold values."""
+        return sum(self.counts[s] for s in FITTED)
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the maps that have a standard error."""
+        return tuple(str(n) for n in self.maps.data_vars if f"{n}_se" in self.maps.data_vars)
+
+    @property
+    def model(self) -> str:
+        """Name of the fitted model."""
+        return str(self.maps.attrs.get("model", ""))
+
+    @property
+    def curve_axis(self) -> str:
+        """Axis label of tissue and input curves."""
+        name = {"HU": "enhancement", "mM": "concentration"}.get(self.curve_units, "enhancement")
+        return f"{name} ({self.curve_units})" if self.curve_units else name
+
+    def values(self, name: str) -> NDArray[Any]:
+        """Return a map as an array of the maps' shape."""
+        return np.asarray(self.maps[name].values)
+
+    def units(self, name: str) -> str:
+        """Return a map's unit, "" for a fraction."""
+        unit = str(self.maps[name].attrs.get("units", ""))
+        return "" if unit == "1" else unit
+
+    def long_name(self, name: str) -> str:
+        """Return a map's name in words."""
+        return str(self.maps[name].attrs.get("long_name", name))
+
+    def finite(self, name: str, where: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """Return the finite values of a map among the fitted voxels (and ``where``), flat."""
+        chosen = self.fitted if where is None else self.fitted & where
+        values = self.values(name)[chosen]
+        return np.asarray(values[np.isfinite(values)])
+
+    def window(self, name: str) -> Window:
+        """Return the display window of a map."""
+        return self._windows[name]
+
+    @cached_property
+    def _windows(self) -> dict[str, Window]:
+        return {
+            name: window_for(name, self.units(name), partial(self._range, name), self.windows)
+            for name in (*self.parameters, "r2")
+        }
+
+    def _range(self, name: str) -> tuple[float, float]:
+        values = self.finite(name)
+        low, high = np.percentile(values, [2.0, 98.0]) if values.size else (0.0, 1.0)
+        return float(low), float(high)
+
+
+def quantity(study: Study, name: str) -> Markup:
+    """Return a quantity's symbol and its map's name as HTML."""
+    return Markup("{} <span class=muted>{}</span>").format(symbol(study.window(name)), name)
+
+
+def as_mask(array: ArrayLike | None) -> NDArray[np.bool_] | None:
+    """Return a boolean array: true where the given one is not zero; None stays None."""
+    return None if array is None else np.asarray(array) != 0
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a number with ``digits`` significant digits; a dash where there is none."""
+    if not np.isfinite(value):
+        return "–"
+    if value != 0 and not 1e-4 <= abs(value) < 1e5:
+        mantissa, exponent = f"{value:.{digits - 1}e}".replace("-", "\N{MINUS SIGN}").split("e")
+        sign, power = exponent[0], exponent[1:].lstrip("0")
+        raised = (power if sign == "+" else "-" + power).translate(_SUPERSCRIPT)
+        return f"{mantissa}\N{MULTIPLICATION SIGN}10{raised}"
+    decimals = digits - 1 - int(np.floor(np.log10(abs(value)))) if value != 0 else 0
+    return f"{value:,.{max(decimals, 0)}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def tick(value: float) -> str:
+    """Write a colour bar's label: three digits at most, no trailing zeros."""
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+
+
+def percent(part: float, whole: float) -> str:
+    """Write a share in percent; a share too small to round to 0.1 % is not written as zero."""
+    if whole == 0 or not np.isfinite(part):
+        return "–"
+    share = 100.0 * part / whole
+    if 0 < share < 0.1:
+        words = "< 0.1"
+    elif 99.9 < share < 100:
+        words = "> 99.9"
+    else:
+        words = f"{share:.1f}" if 0 < share < 100 else f"{share:.0f}"
+    return f"{words}\N{NO-BREAK SPACE}%".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def symbol(window: Window) -> Markup:
+    """Return a quantity's symbol as HTML, ``_`` lowering and ``^`` raising what follows."""
+    for sign, tag in (("_", "sub"), ("^", "sup")):
+        letter, found, rest = window.symbol.partition(sign)
+        if found and window.symbol != window.name:
+            return Markup("<i>{}</i><{tag}>{}</{tag}>").format(letter, rest, tag=Markup(tag))
+    return Markup("<i>{}</i>").format(window.symbol)

@@ -1,0 +1,127 @@
+"""Write the report: check the input, build every section, render one page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import ArrayLike, NDArray
+
+from kety.io.atomic import Batch
+from kety.report.content import Study, as_mask
+from kety.report.sections import SECTIONS, prepare
+
+if TYPE_CHECKING:
+    import xarray
+
+    from kety.inputs import InputFunction
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    maps: xarray.Dataset,
+    curves: NDArray[Any],
+    times: ArrayLike,
+    aif: InputFunction,
+    title: str,
+    anatomy: ArrayLike | None = None,
+    provenance: Mapping[str, Any],
+    affine: ArrayLike | None = None,
+    roi: ArrayLike | None = None,
+    truth: Mapping[str, ArrayLike] | None = None,
+    regions: Mapping[str, ArrayLike] | None = None,
+    warnings: Sequence[str] = (),
+    windows: Mapping[str, tuple[float, float]] | None = None,
+    curve_units: str = "",
+) -> Path:
+    """Write a report on fitted maps as one HTML page without external resources.
+
+    Parameters
+    ----------
+    path
+        File to write; it appears whole or not at all.
+    maps
+        What `kety.fit` returns: ``status``, ``r2``, ``cost`` and, for every parameter, ``name`` and
+        ``name_se``, on three axes (maps are shown) or any other number (they are not).
+    curves
+        (..., T) fitted curves on the maps' axes, HU above baseline or mM; not copied.
+    times
+        (T,) s.
+    aif
+        The input of the fit.
+    title
+        Heading of the page, e.g. the name of the series.
+    anatomy
+        (X, Y, Z) background image in any unit, shown in grey under the maps.
+    provenance
+        What made the maps: version, command, hashes. Mappings may be nested.
+    affine
+        (4, 4) voxel to mm in the RAS frame. With it the pictures are upright, the patient's right
+        at the left, in the voxels' true proportions.
+    roi
+        (X, Y, Z) region of interest: chooses the slices and the example voxels, and has a table.
+    truth
+        ``name -> (X, Y, Z)`` true values of a simulated study, in the maps' units.
+    regions
+        ``name -> (X, Y, Z)`` masks for which the errors against the truth are listed apart.
+    warnings
+        Sentences that the verdict repeats.
+    windows
+        ``name -> (lower, upper)`` display windows, in the map's unit, in place of the listed ones.
+    curve_units
+        Unit of curves and input, ``"HU"`` or ``"mM"``.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    KetyError
+        If shapes disagree or a map that every fit has is absent.
+    OutputError
+        If the file cannot be written.
+    """
+    study = Study(
+        maps=maps,
+        curves=curves,
+        times=np.asarray(times, dtype=np.float64),
+        aif=aif,
+        title=title,
+        provenance=provenance,
+        anatomy=None if anatomy is None else np.asarray(anatomy),
+        affine=None if affine is None else np.asarray(affine, dtype=np.float64),
+        roi=as_mask(roi),
+        truth=None if truth is None else {n: np.asarray(a) for n, a in truth.items()},
+        regions={n: np.asarray(a) != 0 for n, a in (regions or {}).items()},
+        warnings=tuple(warnings),
+        windows=dict(windows or {}),
+        curve_units=curve_units,
+    )
+    page = render(study).encode("utf-8")
+    with Batch() as batch:
+        batch.write(path, page)
+    return Path(path)
+
+
+def render(study: Study) -> str:
+    """Return the page of a study."""
+    report = prepare(study)
+    built = [(section, section.build(report)) for section in SECTIONS]
+    # autoescape: file names and warnings come from outside
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files("kety.report").joinpath("template.html.j2").read_text("utf-8")
+    return environment.from_string(source).render(
+        title=study.title,
+        model=study.model,
+        sections=[(section, blocks) for section, blocks in built if blocks],
+    )

@@ -1,0 +1,341 @@
+"""Numbers behind the verdict: summaries of the maps, residuals of a sample, and the checks.
+
+Each check looks at one way in which maps mislead and says what it found in words. The limits are
+conventions, set where a reader should look twice; none changes a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.fit.status import Status
+from kety.report.content import Finding, Level, Study, number, percent
+
+_SAMPLE = 1000
+_SECONDS = "s"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Centre, spread and standard error of one map over the fitted voxels.
+
+    ``relative`` is the median of standard error over absolute value; it is NaN for times, whose
+    zero is arbitrary.
+    """
+
+    count: int
+    median: float
+    lower: float
+    upper: float
+    error: float
+    relative: float
+    below: int
+    above: int
+
+
+def precision(study: Study, name: str, where: NDArray[np.bool_] | None = None) -> Precision:
+    """Summarise one map over the fitted voxels (and ``where``)."""
+    values = study.finite(name, where)
+    window = study.window(name)
+    chosen = study.fitted if where is None else study.fitted & where
+    error = study.values(f"{name}_se")[chosen].astype(np.float64)
+    value = study.values(name)[chosen].astype(np.float64)
+    known = np.isfinite(error) & np.isfinite(value)
+    relative = np.nan
+    if study.units(name) != _SECONDS and (known & (value != 0)).any():
+        known_value = known & (value != 0)
+        relative = float(np.median(error[known_value] / np.abs(value[known_value])))
+    lower, median, upper = (
+        np.percentile(values, [25.0, 50.0, 75.0]) if values.size else (np.nan, np.nan, np.nan)
+    )
+    return Precision(
+        count=values.size,
+        median=float(median),
+        lower=float(lower),
+        upper=float(upper),
+        error=float(np.median(error[known])) if known.any() else float("nan"),
+        relative=relative,
+        below=int(np.count_nonzero(values < window.lower)),
+        above=int(np.count_nonzero(values > window.upper)),
+    )
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Residuals of a random sample of fitted voxels.
+
+    Attributes
+    ----------
+    values
+        (V, T) measured minus fitted, in the curves' unit.
+    rms
+        Median over the voxels of the root-mean-square residual.
+    memory
+        Mean correlation of a residual with the next frame's; near or slightly below 0 for noise.
+    shared
+        Root-mean-square over frames of the mean normalised residual: the part that every voxel
+        has in common, 0 for noise and 1 where all residuals are alike.
+    expected
+        What ``shared`` would be by chance.
+    """
+
+    values: NDArray[np.float64]
+    rms: float
+    memory: float
+    shared: float
+    expected: float
+
+
+def simulate(
+    study: Study, voxels: NDArray[np.intp], times: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the model curves (V, T) of the voxels (flat positions) at ``times`` (s)."""
+    from kety.fit.forward import simulate_curves
+    from kety.models import MODELS
+
+    names = [p.name for p in MODELS[study.model].parameters]
+    params = {
+        n: study.values(n).reshape(-1)[voxels].astype(np.float64)
+        for n in names
+        if n in study.maps.data_vars
+    }
+    return np.asarray(simulate_curves(params, times, study.aif, study.model), dtype=np.float64)
+
+
+def determined(study: Study) -> NDArray[np.intp]:
+    """Flat positions of the fitted voxels whose every parameter is known."""
+    known = study.fitted.copy()
+    for name in study.parameters:
+        known &= np.isfinite(study.values(name))
+    return np.flatnonzero(known.reshape(-1))
+
+
+def measured(study: Study, voxels: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the measured curves (V, T) of the voxels (flat positions)."""
+    # by position along each axis: flattening a Fortran-ordered series would copy all of it
+    return study.curves[np.unravel_index(voxels, study.shape)].astype(np.float64)
+
+
+def residuals(study: Study, voxels: NDArray[np.intp]) -> Residuals | None:
+    """Residuals of at most 1000 of the voxels (flat positions), drawn with a fixed seed."""
+    if voxels.size == 0:
+        return None
+    if voxels.size > _SAMPLE:
+        voxels = np.sort(np.random.default_rng(0).choice(voxels, _SAMPLE, replace=False))
+    values = measured(study, voxels) - simulate(study, voxels, study.times)
+    power = np.mean(values**2, axis=1)
+    noisy = power > 0
+    if not noisy.any():
+        return Residuals(values, 0.0, 0.0, 0.0, 1.0)
+    scaled = values[noisy] / np.sqrt(power[noisy, np.newaxis])
+    n, frames = scaled.shape
+    return Residuals(
+        values=values,
+        rms=float(np.median(np.sqrt(power))),
+        memory=float(np.sum(scaled[:, 1:] * scaled[:, :-1]) / (n * frames)),
+        shared=float(np.sqrt(np.mean(scaled.mean(axis=0) ** 2))),
+        expected=float(1.0 / np.sqrt(n)),
+    )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the checks look at: the study, residuals, and every parameter's summary.
+
+    The summaries are those of the region of interest if there is one, since a reader asks about it.
+    """
+
+    study: Study
+    sample: Residuals | None
+    precision: Mapping[str, Precision]
+
+
+def _check_fitted(evidence: Evidence) -> Iterator[Finding]:
+    study = evidence.study
+    fitted, inside = study.n_fitted, study.inside
+    if inside == 0:
+        yield Finding("alarm", "No voxel lies inside the mask: nothing was fitted.")
+        return
+    if fitted == 0:
+        yield Finding("alarm", f"None of the {inside:,} voxels inside the mask could be fitted.")
+        return
+    share = f"{fitted:,} of {inside:,} voxels inside the mask were fitted"
+    silent = study.counts[Status.NOT_ENHANCING]
+    lost = f"; {silent:,} ({percent(silent, inside)}) do not enhance" if silent else ""
+    yield Finding("note" if silent > inside / 2 else "good", f"{share}{lost}.")
+
+
+def _check_failures(evidence: Evidence) -> Iterator[Finding]:
+    study = evidence.study
+    counts, fitted = study.counts, study.n_fitted
+    broken = counts[Status.NOT_FINITE]
+    if broken:
+        yield Finding(
+            "caution" if broken > 0.05 * study.inside else "note",
+            f"{broken:,} voxels ({percent(broken, study.inside)} of the mask) hold NaN or infinite "
+            "samples and were not fitted.",
+        )
+    if fitted == 0:
+        return
+    limits: list[tuple[Status, float, float, str]] = [
+        (
+            Status.AT_BOUND,
+            0.20,
+            0.70,
+            "have a parameter at its bound{}, which then has no standard error",
+        ),
+        (Status.ITERATION_LIMIT, 0.01, 0.10, "stopped at the iteration limit, short of an optimum"),
+        (Status.NOT_IDENTIFIABLE, 0.10, 0.50, "do not determine every parameter"),
+    ]
+    for status, caution, alarm, words in limits:
+        share = counts[status] / fitted
+        where = _at_bounds(study) if status is Status.AT_BOUND else ""
+        level: Level = "alarm" if share > alarm else "caution" if share > caution else "note"
+        if counts[status]:
+            text = f"{counts[status]:,} fits ({percent(counts[status], fitted)}) "
+            yield Finding(level, text + words.format(where) + ".")
+    settled = counts[Status.CONVERGED]
+    if settled > 0.9 * fitted:
+        yield Finding("good", f"{percent(settled, fitted)} of the fits converged inside bounds.")
+
+
+def _at_bounds(study: Study) -> str:
+    """Name the parameter most often at its bound: it has a value and no standard error."""
+    bound = study.status == Status.AT_BOUND
+    counts = {
+        name: np.count_nonzero(
+            np.isfinite(study.values(name)[bound]) & ~np.isfinite(study.values(f"{name}_se")[bound])
+        )
+        for name in study.parameters
+    }
+    name = max(counts, key=lambda n: counts[n], default="")
+    return f" (most often {name})" if name and counts[name] else ""
+
+
+def _check_agreement(evidence: Evidence) -> Iterator[Finding]:
+    study, sample = evidence.study, evidence.sample
+    r2 = study.finite("r2")
+    if r2.size:
+        median = float(np.median(r2))
+        level: Level = "good" if median >= 0.8 else "note" if median >= 0.5 else "caution"
+        tail = "" if level == "good" else "; the rest is noise, or the wrong model or input"
+        yield Finding(
+            level, f"The model explains {100 * median:.0f} % of the typical curve's variance{tail}."
+        )
+    if sample is None or sample.rms == 0:
+        return
+    n, frames = sample.values.shape
+    if sample.memory > 0.15 + 2 / np.sqrt(n * frames):
+        yield Finding(
+            "alarm" if sample.memory > 0.5 else "caution",
+            "Residuals have structure beyond noise: neighbouring frames err alike (correlation "
+            f"{sample.memory:.2f}). The model, the input or the delay does not fit the tissue.",
+        )
+    elif n > 20 and sample.shared > 0.25 + 3 * sample.expected:
+        yield Finding(
+            "caution",
+            "Residuals have structure beyond noise: all voxels err alike at the same frames "
+            f"({percent(sample.shared**2, 1)} of the residual variance), as an input curve, "
+            "motion or a drift would make them.",
+        )
+    else:
+        yield Finding("good", "Residuals look like noise: no structure in time beyond chance.")
+
+
+def _check_errors(evidence: Evidence) -> Iterator[Finding]:
+    study = evidence.study
+    interval = float(np.median(np.diff(study.times))) if study.times.size > 1 else float("nan")
+    place = "" if study.roi is None else " in the region of interest"
+    for name, p in evidence.precision.items():
+        if p.relative > 0.5:
+            # beside the values met elsewhere, a small value with a large relative error is known
+            small = p.error < 0.05 * study.window(name).span
+            unit = f" {study.units(name)}" if study.units(name) else ""
+            yield Finding(
+                "note" if small else "caution",
+                f"{name} is {'small' if small else 'poorly determined'}{place}: the typical "
+                f"standard error, {number(p.error, 2)}{unit}, is {100 * p.relative:.0f} % of its "
+                "value.",
+            )
+        elif study.units(name) == _SECONDS and p.error > interval:
+            yield Finding(
+                "caution",
+                f"{name} is poorly determined{place}: the typical standard error is "
+                f"{number(p.error)} s, longer than the interval between frames.",
+            )
+        beyond = p.below + p.above
+        if beyond > 0.05 * p.count:
+            yield Finding(
+                "note",
+                f"{percent(beyond, p.count)} of the {name} values{place} lie beyond the display "
+                "window.",
+            )
+    if "ve" in study.parameters:
+        ve = study.finite("ve")
+        above = int(np.count_nonzero(ve > 1))
+        if above > 0.02 * ve.size:
+            yield Finding(
+                "caution",
+                f"{percent(above, ve.size)} of the ve values exceed 1, more than a tissue can "
+                "hold: kep is not determined there, or the input is too small.",
+            )
+
+
+def _check_input(evidence: Evidence) -> Iterator[Finding]:
+    study = evidence.study
+    times = np.asarray(study.aif.times, dtype=np.float64)
+    values = np.asarray(study.aif.concentration, dtype=np.float64)
+    peak = int(np.argmax(values))
+    if values[peak] <= 0:
+        yield Finding("alarm", "The input curve is nowhere positive.")
+        return
+    if peak in (0, values.size - 1):
+        yield Finding(
+            "alarm",
+            f"The input peaks at its {'first' if peak == 0 else 'last'} sample: the bolus is "
+            "cut off.",
+        )
+        return
+    if values[0] > 0.1 * values[peak]:
+        yield Finding("caution", "The input is already enhanced at its first sample.")
+    half = np.flatnonzero(values < 0.5 * values[peak])
+    before, after = half[half < peak], half[half > peak]
+    rise = times[before[-1]] if before.size else times[0]
+    fall = times[after[0]] if after.size else times[-1]
+    samples = np.count_nonzero((study.times > rise) & (study.times < fall))
+    if samples < 3:
+        yield Finding(
+            "caution" if samples < 2 else "note",
+            f"Only {samples} of the frames fall within the input's first pass ({fall - rise:.1f} s "
+            "above half its peak): delay and blood volume rest on few samples.",
+        )
+    if times[-1] < study.times[-1]:
+        yield Finding(
+            "caution",
+            f"The input ends at {number(times[-1])} s, before the last frame at "
+            f"{number(float(study.times[-1]))} s; its last value is held.",
+        )
+
+
+CHECKS: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
+    _check_fitted,
+    _check_failures,
+    _check_agreement,
+    _check_errors,
+    _check_input,
+)
+"""Every check of the verdict, in the order of the page."""
+
+
+def find(evidence: Evidence) -> list[Finding]:
+    """Run every check and return the findings, the caller's warnings among them, gravest first."""
+    order: tuple[Level, ...] = ("alarm", "caution", "note", "good")
+    found = [Finding("caution", text) for text in evidence.study.warnings]
+    for check in CHECKS:
+        found += check(evidence)
+    return sorted(found, key=lambda finding: order.index(finding.level))

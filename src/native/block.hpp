@@ -1,0 +1,528 @@
+// The fit of one block of voxels: load, project, scan, refine, then the exact kernel to convergence.
+#pragma once
+#include "dictionary.hpp"
+#include "solver.hpp"
+#include "types.hpp"
+
+namespace KETY_NS {
+
+constexpr int kCandidates = 4;  // cells refined for one voxel
+constexpr int kVisits = 3;      // cells that one refinement may walk through
+
+struct Candidate {
+  int voxel, delay, rate, visit;
+  float x, y;                      // where the climb starts, in half widths
+  float v, a, k, tau, miss;        // where it ended, and the residual in the basis
+};
+
+// Working memory of one thread, sized once; nothing is allocated per voxel.
+template <class T, int W, int F>
+struct Scratch {
+  T* y = nullptr;         // (frames, block)
+  T* tile = nullptr;      // (frames, W)
+  float* z = nullptr;     // (block, rank)
+  float* z_lanes = nullptr;  // (rank, F)
+  float* best = nullptr;  // (delays, F)
+  int* arg = nullptr;     // (delays, F)
+  Lanes<T, W>* knots = nullptr;
+  Candidate* candidates = nullptr;
+  int* order = nullptr;
+  int* queue = nullptr;
+  float* key = nullptr;
+  T *p = nullptr, *trial = nullptr, *g = nullptr, *h = nullptr, *cost = nullptr, *plain = nullptr,
+    *damping = nullptr, *fall = nullptr, *square = nullptr, *spread = nullptr;
+  int *evaluations = nullptr, *owner = nullptr, *state = nullptr, *first = nullptr, *level = nullptr;
+  int block = 0, tasks = 0;
+  void* memory = nullptr;
+};
+
+enum TaskState { kRunning = 0, kDone = 1, kLimit = 2 };
+
+template <class T, int W, int F>
+Scratch<T, W, F> make_scratch(const FitCall& call) {
+  Scratch<T, W, F> s;
+  // A block's curves stay in the second-level cache.
+  long block = (256L << 10) / (static_cast<long>(sizeof(T)) * call.frames);
+  block = block < 64 ? 64 : block > 1024 ? 1024 : block / 64 * 64;
+  s.block = static_cast<int>(block);
+  s.tasks = 2 * s.block + 16;
+  for (int pass = 0; pass < 2; ++pass) {
+    long used = 0;
+    auto take = [&]<class E>(E*& p, long n) {
+      if (pass == 1) p = reinterpret_cast<E*>(static_cast<char*>(s.memory) + used);
+      used += (n * static_cast<long>(sizeof(E)) + 127) / 64 * 64;
+    };
+    const int rank = call.rank, n = s.tasks;
+    take(s.y, static_cast<long>(call.frames) * s.block);
+    take(s.tile, static_cast<long>(call.frames) * W);
+    take(s.z, static_cast<long>(s.block) * rank);
+    take(s.z_lanes, static_cast<long>(rank) * F);
+    take(s.best, static_cast<long>(call.delays) * F);
+    take(s.arg, static_cast<long>(call.delays) * F);
+    take(s.knots, 2L * call.pieces);
+    take(s.candidates, static_cast<long>(s.block) * kCandidates);
+    take(s.order, static_cast<long>(s.block) * kCandidates);
+    take(s.queue, n);
+    take(s.key, n);
+    take(s.p, kParameters * n);
+    take(s.trial, kParameters * n);
+    take(s.g, kParameters * n);
+    take(s.h, kPairs * n);
+    take(s.cost, n);
+    take(s.plain, n);
+    take(s.damping, n);
+    take(s.fall, n);
+    take(s.square, s.block);
+    take(s.spread, s.block);
+    take(s.evaluations, n);
+    take(s.owner, n);
+    take(s.state, n);
+    take(s.level, n);
+    take(s.first, s.block);
+    if (pass == 0) s.memory = kety_allocate(used);
+  }
+  return s;
+}
+
+// Curves of a block, transposed to (frames, block), with what their samples say of themselves.
+template <class T, int W, int F>
+KETY_FN void load_block(const FitCall& call, long start, int n, Scratch<T, W, F>& s,
+                        unsigned char* status) {
+  for (int b = 0; b < n; ++b) {
+    const T* y = static_cast<const T*>(call.curves) + (start + b) * call.voxel_stride;
+    T low = y[0], high = y[0], sum = 0, check = 0, square = 0;
+    for (int j = 0; j < call.frames; ++j) {
+      const T v = y[j * call.frame_stride];
+      s.y[static_cast<long>(j) * s.block + b] = v;
+      low = v < low ? v : low;
+      high = v > high ? v : high;
+      sum += v;
+      check += v * 0;  // NaN where a sample is not finite
+      square += v * v;
+    }
+    const bool finite = check == 0 && square * 0 == 0;
+    const T mean = sum / static_cast<T>(call.frames);
+    T spread = 0;
+    for (int j = 0; j < call.frames; ++j) {
+      const T v = s.y[static_cast<long>(j) * s.block + b] - mean;
+      spread += v * v;
+    }
+    s.spread[b] = spread;
+    if (call.weights) {
+      square = 0;
+      for (int j = 0; j < call.frames; ++j) {
+        const T v = s.y[static_cast<long>(j) * s.block + b];
+        square += static_cast<const T*>(call.weights)[j] * v * v;
+      }
+    }
+    s.square[b] = square;
+    status[b] = !finite ? kNotFinite : !(high > low) ? kNotEnhancing : kOutside;
+    if (status[b] != kOutside)  // keeps the lanes beside it busy with numbers
+      for (int j = 0; j < call.frames; ++j) s.y[static_cast<long>(j) * s.block + b] = 0;
+  }
+  for (int b = n; b < s.block; ++b)
+    for (int j = 0; j < call.frames; ++j) s.y[static_cast<long>(j) * s.block + b] = 0;
+}
+
+// Products with the basis, (block, rank).
+template <class T, int W, int F>
+KETY_FN void project(const Dictionary& d, int frames, int n, Scratch<T, W, F>& s) {
+  using V = Lanes<float, F>;
+  constexpr int R = 8;
+  for (int b = 0; b < n; b += F)
+    for (int r0 = 0; r0 < d.rank; r0 += R) {
+      V acc[R] = {};
+      for (int j = 0; j < frames; ++j) {
+        V y;
+        const T* from = s.y + static_cast<long>(j) * s.block + b;
+        if constexpr (sizeof(T) == sizeof(float))
+          y = load<float, F>(from);
+        else
+          for (int l = 0; l < F; ++l) set<float, F>(y, l, static_cast<float>(from[l]));
+        const float* u = d.basis + static_cast<long>(j) * d.rank + r0;
+        for (int r = 0; r < R; ++r) acc[r] += y * u[r];
+      }
+      for (int r = 0; r < R; ++r)
+        for (int l = 0; l < F; ++l) s.z[(b + l) * d.rank + r0 + r] = get<float, F>(acc[r], l);
+    }
+}
+
+// The cells worth refining: peaks of the explained sum of squares along the delay.
+template <class T, int W, int F>
+KETY_FN int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T, W, F>& s,
+                   const unsigned char* status) {
+  using V = Lanes<float, F>;
+  int count = 0;
+  for (int b0 = 0; b0 < n; b0 += F) {
+    V z[kMaxRank];
+    for (int r = 0; r < d.rank; ++r)
+      for (int l = 0; l < F; ++l) s.z_lanes[r * F + l] = s.z[(b0 + l) * d.rank + r];
+    for (int r = 0; r < d.rank; ++r) z[r] = load<float, F>(s.z_lanes + r * F);
+    scan<F>(d, z, s.best, s.arg);
+    for (int l = 0; l < F && b0 + l < n; ++l) {
+      const int b = b0 + l;
+      s.first[b] = -1;
+      if (status[b] != kOutside) continue;
+      float top[kCandidates];
+      int cell[kCandidates], found = 0;
+      for (int m = 0; m < d.delays; ++m) {
+        const float e = s.best[m * F + l];
+        const bool wall_before = m == 0 || d.barrier[m - 1], wall = m == d.delays - 1 || d.barrier[m];
+        if (!wall_before && s.best[(m - 1) * F + l] > e) continue;
+        if (!wall && s.best[(m + 1) * F + l] >= e) continue;
+        int at = found < kCandidates ? found : kCandidates;
+        while (at > 0 && top[at - 1] < e) {
+          if (at < kCandidates) {
+            top[at] = top[at - 1];
+            cell[at] = cell[at - 1];
+          }
+          --at;
+        }
+        if (at < kCandidates) {
+          top[at] = e;
+          cell[at] = m;
+        }
+        if (found < kCandidates) ++found;
+      }
+      const float square = static_cast<float>(s.square[b]);
+      const float limit = call.candidate_ratio * (square - top[0]);
+      for (int q = 0; q < found; ++q) {
+        if (q > 0 && square - top[q] > limit) break;
+        Candidate& c = s.candidates[count++];
+        c = {};
+        c.voxel = b;
+        c.delay = cell[q];
+        c.rate = s.arg[cell[q] * F + l];
+      }
+    }
+  }
+  return count;
+}
+
+template <int F>
+KETY_FN void transpose_rows(const float* const rows[F], int n, Lanes<float, F>* out) {
+  for (int r = 0; r < n; ++r)
+    for (int l = 0; l < F; ++l) set<float, F>(out[r], l, rows[l][r]);
+}
+
+// Refinement inside cells, walking to a neighbour where the climb leaves its cell.
+template <class T, int W, int F>
+KETY_FN void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
+  using V = Lanes<float, F>;
+  typedef float Row __attribute__((vector_size(kRowsPadded * sizeof(float))));
+  int active = count;
+  for (int i = 0; i < count; ++i) s.order[i] = i;
+  for (int visit = 0; visit < kVisits && active > 0; ++visit) {
+    int next = 0;
+    for (int t0 = 0; t0 < active; t0 += F) {
+      float products[F][kRowsPadded];
+      const float *rows[F], *polys[F];
+      V x, y, lo_x, hi_x, lo_y, hi_y, zc[kRows], poly[kPoly];
+      for (int l = 0; l < F; ++l) {
+        const Candidate& c = s.candidates[s.order[t0 + l < active ? t0 + l : t0]];
+        const int node = c.delay * d.rates + c.rate;
+        const float* table = d.table + static_cast<long>(node) * d.rank * kRowsPadded;
+        const float* z = s.z + static_cast<long>(c.voxel) * d.rank;
+        Row even = {}, odd = {};
+        for (int r = 0; r < d.rank; r += 2) {
+          Row q0, q1;
+          __builtin_memcpy(&q0, table + r * kRowsPadded, sizeof q0);
+          __builtin_memcpy(&q1, table + (r + 1) * kRowsPadded, sizeof q1);
+          even += z[r] * q0;
+          odd += z[r + 1] * q1;
+        }
+        even += odd;
+        __builtin_memcpy(products[l], &even, sizeof even);
+        rows[l] = products[l];
+        polys[l] = d.poly + static_cast<long>(node) * kPoly;
+        // A cell may be left a little, towards a neighbour, but never through a wall.
+        const float overlap = 1.1f;
+        const bool wall_lo = c.delay == 0 || d.barrier[c.delay - 1],
+                   wall_hi = c.delay == d.delays - 1 || d.barrier[c.delay];
+        set<float, F>(x, l, c.x);
+        set<float, F>(y, l, c.y);
+        set<float, F>(lo_x, l, c.rate == 0 ? -1.0f : -overlap);
+        set<float, F>(hi_x, l, c.rate == d.rates - 1 ? 1.0f : overlap);
+        set<float, F>(lo_y, l, wall_lo ? -1.0f : -overlap);
+        set<float, F>(hi_y, l, wall_hi ? 1.0f : overlap);
+      }
+      transpose_rows<F>(rows, kRows, zc);
+      transpose_rows<F>(polys, kPoly, poly);
+      const Climb<F> end = climb<F>(d, zc, poly, x, y, lo_x, hi_x, lo_y, hi_y, 4);
+      for (int l = 0; l < F && t0 + l < active; ++l) {
+        const int id = s.order[t0 + l];
+        Candidate& c = s.candidates[id];
+        const float ex = get<float, F>(end.x, l), ey = get<float, F>(end.y, l);
+        const float kh = d.rate_half[c.rate], th = d.delay_half[c.delay];
+        c.k = d.rate_centre[c.rate] + kh * ex;
+        c.tau = d.delay_centre[c.delay] + th * ey;
+        c.v = get<float, F>(end.v, l);
+        c.a = get<float, F>(end.a, l);
+        c.miss = residual(d, c.delay * d.rates + c.rate, s.z + static_cast<long>(c.voxel) * d.rank,
+                          ex, ey, c.v, c.a);
+        int rate = c.rate, delay = c.delay;
+        if (ex > 1.05f) ++rate;
+        if (ex < -1.05f) --rate;
+        if (ey > 1.05f) ++delay;
+        if (ey < -1.05f) --delay;
+        if (rate == c.rate && delay == c.delay) continue;
+        c.rate = rate;
+        c.delay = delay;
+        c.x = d.rate_half[rate] > 0 ? (c.k - d.rate_centre[rate]) / d.rate_half[rate] : 0.0f;
+        c.y = d.delay_half[delay] > 0 ? (c.tau - d.delay_centre[delay]) / d.delay_half[delay] : 0.0f;
+        s.order[next++] = id;
+      }
+    }
+    active = next;
+  }
+}
+
+// Exact Levenberg-Marquardt for all tasks of a block, in order of delay so that lanes share pieces.
+template <class T, int W, int F, bool Weighted>
+KETY_FN void polish(const FitCall& call, const Problem<T>& problem, int tasks, Scratch<T, W, F>& s) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  constexpr int P = kParameters;
+  const V zero = {}, one = zero + T(1);
+  const T ftol = static_cast<T>(call.ftol), xtol = static_cast<T>(call.xtol);
+  const int n = s.tasks;
+  int active = tasks;
+  for (int i = 0; i < tasks; ++i) s.queue[i] = i;
+  for (int round = 0; round < call.max_evaluations && active > 0; ++round) {
+    // Lanes share the pieces of one level, which a voxel's own rate decides.
+    int waiting[kLevels + 1] = {};
+    for (int q = 0; q < active; ++q) {
+      const T k = s.trial[2 * n + s.queue[q]];
+      int level = 0;
+      while (level < kLevels - 1 && k > problem.limit[level]) ++level;
+      s.level[s.queue[q]] = level;
+      ++waiting[level + 1];
+    }
+    for (int i = 0; i < kLevels; ++i) waiting[i + 1] += waiting[i];
+    int fill[kLevels];
+    for (int i = 0; i < kLevels; ++i) fill[i] = waiting[i];
+    for (int q = 0; q < active; ++q) s.order[fill[s.level[s.queue[q]]]++] = s.queue[q];
+    int next = 0;
+    for (int level = 0; level < kLevels; ++level)
+    for (int q0 = waiting[level]; q0 < waiting[level + 1]; q0 += W) {
+      const int stop = waiting[level + 1];
+      int id[W];
+      for (int l = 0; l < W; ++l) id[l] = s.order[q0 + l < stop ? q0 + l : q0];
+      for (int j = 0; j < call.frames; ++j)
+        for (int l = 0; l < W; ++l)
+          s.tile[j * W + l] = s.y[static_cast<long>(j) * s.block + s.owner[id[l]]];
+      auto gather = [&](const T* from) {
+        V v;
+        for (int l = 0; l < W; ++l) set<T, W>(v, l, from[id[l]]);
+        return v;
+      };
+      V trial[P];
+      for (int i = 0; i < P; ++i) trial[i] = gather(s.trial + i * n);
+      Normal<T, W> now;
+      evaluate<T, W, Weighted>(problem, problem.input[level], trial, s.tile, s.knots, now);
+      // Keep the better of the trial and the point before it.
+      const V before = gather(s.cost), expected = gather(s.fall);
+      V damping = gather(s.damping);
+      const M accept = now.cost <= before;
+      const V gain = before - now.cost;
+      V p[P], g[P], h[kPairs];
+      for (int i = 0; i < P; ++i) {
+        p[i] = accept ? trial[i] : gather(s.p + i * n);
+        g[i] = accept ? now.gradient[i] : gather(s.g + i * n);
+      }
+      for (int i = 0; i < kPairs; ++i) h[i] = accept ? now.hessian[i] : gather(s.h + i * n);
+      const V cost = accept ? now.cost : before, plain = accept ? now.unweighted : gather(s.plain);
+      const V good = damping * T(0.1), poor = damping * T(4);
+      damping = accept ? (gain > T(0.5) * expected ? good : damping) : upper(poor, V(one * T(1e-3)));
+      damping = damping < T(1e-7) ? one * T(1e-7) : damping;
+      V step[P];
+      const V fall = bounded_step<T, W>(problem, p, g, h, damping, step);
+      const V square = [&] {
+        V v;
+        for (int l = 0; l < W; ++l) set<T, W>(v, l, s.square[s.owner[id[l]]]);
+        return v;
+      }();
+      const V floor = ftol * cost + static_cast<T>(call.rounding) * square;
+      M small = zero == zero;
+      for (int i = 0; i < P; ++i) {
+        const V size = step[i] < zero ? V(-step[i]) : step[i];
+        const V at = p[i] < zero ? V(-p[i]) : p[i];
+        small &= size <= xtol * at + static_cast<T>(call.xfloor[i]);
+      }
+      const M settled = (fall <= floor) | small | (damping > T(1e6));
+      for (int l = 0; l < W && q0 + l < stop; ++l) {
+        const int t = id[l];
+        const bool finished = is_set<T, W>(settled, l);
+        // A step that no longer matters is taken only where it was found downhill.
+        const bool take = get<T, W>(fall, l) > 0;
+        for (int i = 0; i < P; ++i) {
+          const T at = get<T, W>(p[i], l);
+          T to = at + get<T, W>(step[i], l);
+          to = to < problem.lo[i] ? problem.lo[i] : to > problem.hi[i] ? problem.hi[i] : to;
+          s.p[i * n + t] = finished && take && is_set<T, W>(small, l) ? to : at;
+          s.trial[i * n + t] = to;
+          s.g[i * n + t] = get<T, W>(g[i], l);
+        }
+        for (int i = 0; i < kPairs; ++i) s.h[i * n + t] = get<T, W>(h[i], l);
+        s.cost[t] = get<T, W>(cost, l);
+        s.plain[t] = get<T, W>(plain, l);
+        s.damping[t] = get<T, W>(damping, l);
+        s.fall[t] = get<T, W>(fall, l);
+        s.evaluations[t]++;
+        s.state[t] = finished ? kDone : kLimit;
+        if (!finished) s.queue[next++] = t;
+      }
+    }
+    active = next;
+  }
+}
+
+// Results of one block into the caller's arrays.
+template <class T, int W, int F>
+KETY_FN void write_block(const FitCall& call, const Problem<T>& problem, long start, int n,
+                         Scratch<T, W, F>& s, const unsigned char* status) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  constexpr int P = kParameters;
+  const T nan = static_cast<T>(__builtin_nan(""));
+  T* par = static_cast<T*>(call.parameters) + start * P;
+  T* cov = static_cast<T*>(call.covariance) + start * kPairs;
+  T* cost = static_cast<T*>(call.cost) + start;
+  T* r2 = static_cast<T*>(call.r2) + start;
+  for (int b0 = 0; b0 < n; b0 += W) {
+    V p[P], h[kPairs], c[kPairs];
+    M bound[P], lost[P];
+    int id[W];
+    for (int l = 0; l < W; ++l) {
+      const int b = b0 + l < n ? b0 + l : b0;
+      id[l] = s.first[b];
+      for (int i = 0; i < P; ++i) set<T, W>(p[i], l, id[l] < 0 ? T(0) : s.p[i * s.tasks + id[l]]);
+      for (int i = 0; i < kPairs; ++i)
+        set<T, W>(h[i], l, id[l] < 0 ? T(0) : s.h[i * s.tasks + id[l]]);
+    }
+    covariance<T, W>(problem, p, h, c, bound, lost);
+    for (int l = 0; l < W && b0 + l < n; ++l) {
+      const int b = b0 + l, t = id[l];
+      const long o = b;
+      if (t < 0) {
+        for (int i = 0; i < P; ++i) par[o * P + i] = nan;
+        for (int i = 0; i < kPairs; ++i) cov[o * kPairs + i] = nan;
+        cost[o] = r2[o] = nan;
+        call.evaluations[start + b] = 0;
+        call.status[start + b] = status[b];
+        continue;
+      }
+      bool at_bound = false, undetermined = false, gone[P];
+      int freed = 0;
+      for (int i = 0; i < P; ++i) {
+        const bool loose = is_set<T, W>(lost[i], l), stopped = is_set<T, W>(bound[i], l);
+        undetermined |= loose;
+        at_bound |= stopped && !problem.fixed[i];
+        freed += !problem.fixed[i];
+        gone[i] = loose || stopped;
+        par[o * P + i] = loose ? nan : s.p[i * s.tasks + t];
+      }
+      const int spare = call.frames - freed;
+      const T noise = spare > 0 ? s.cost[t] / static_cast<T>(spare) : nan;
+      for (int i = 0; i < P; ++i)
+        for (int j = 0; j <= i; ++j)
+          cov[o * kPairs + pair(i, j)] =
+              gone[i] || gone[j] ? nan : noise * get<T, W>(c[pair(i, j)], l);
+      cost[o] = s.plain[t];
+      r2[o] = 1 - s.plain[t] / s.spread[b];
+      const int e = s.evaluations[t];
+      call.evaluations[start + b] = static_cast<unsigned short>(e < 65535 ? e : 65535);
+      call.status[start + b] = s.state[t] == kLimit ? kIterationLimit
+                               : undetermined       ? kNotIdentifiable
+                               : at_bound           ? kAtBound
+                                                    : kConverged;
+    }
+  }
+}
+
+template <class T, int W, int F, bool Weighted>
+void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& problem, long start,
+               int n, Scratch<T, W, F>& s) {
+  unsigned char status[1024];
+  load_block<T, W, F>(call, start, n, s, status);
+  project<T, W, F>(d, call.frames, n, s);
+  const int count = choose<T, W, F>(call, d, n, s, status);
+  refine<T, W, F>(d, count, s);
+  // The best refined cell of each voxel, and a rival that is too close to call.
+  int tasks = 0;
+  for (int i = 0; i < count;) {
+    const int b = s.candidates[i].voxel;
+    int end = i, best = i, rival = -1;
+    for (; end < count && s.candidates[end].voxel == b; ++end)
+      if (s.candidates[end].miss < s.candidates[best].miss) best = end;
+    const Candidate& top = s.candidates[best];
+    // Sum of squares off the basis, and that left by the best cell.
+    float inside = 0;
+    for (int r = 0; r < d.rank; ++r) inside += s.z[b * d.rank + r] * s.z[b * d.rank + r];
+    const float square = static_cast<float>(s.square[b]), off = square - inside;
+    const float rest = (off > 0 ? off : 0) + top.miss;
+    if (call.enhancement > 0 && !(square - rest > call.enhancement * rest)) {
+      status[b] = kNotEnhancing;
+      i = end;
+      continue;
+    }
+    for (int q = i; q < end; ++q)
+      if (q != best && s.candidates[q].miss <= top.miss + call.rival * rest &&
+          (rival < 0 || s.candidates[q].miss < s.candidates[rival].miss))
+        rival = q;
+    const int chosen[2] = {best, rival};
+    for (int q : chosen) {
+      if (q < 0) continue;
+      const Candidate& c = s.candidates[q];
+      const float start_at[kParameters] = {c.v, c.a, c.k, c.tau};
+      for (int m = 0; m < kParameters; ++m) {
+        T x = static_cast<T>(start_at[m]);
+        x = x < problem.lo[m] ? problem.lo[m] : x > problem.hi[m] ? problem.hi[m] : x;
+        s.trial[m * s.tasks + tasks] = x;
+      }
+      s.owner[tasks] = b;
+      s.key[tasks] = c.tau;
+      ++tasks;
+    }
+    i = end;
+  }
+  // In order of delay: a counting sort by narrow bins, stable so that results are reproducible.
+  constexpr int bins = 512;
+  int counts[bins + 1] = {};
+  const float lo = static_cast<float>(problem.lo[3]), hi = static_cast<float>(problem.hi[3]);
+  const float rate = hi > lo ? (bins - 1) / (hi - lo) : 0;
+  auto bin = [&](float tau) {
+    const int k = static_cast<int>((tau - lo) * rate);
+    return k < 0 ? 0 : k >= bins ? bins - 1 : k;
+  };
+  for (int t = 0; t < tasks; ++t) counts[bin(s.key[t]) + 1]++;
+  for (int k = 0; k < bins; ++k) counts[k + 1] += counts[k];
+  for (int t = 0; t < tasks; ++t) s.order[counts[bin(s.key[t])]++] = t;
+  // Reorder the tasks themselves.
+  for (int m = 0; m < kParameters; ++m)
+    for (int t = 0; t < tasks; ++t) s.p[m * s.tasks + t] = s.trial[m * s.tasks + s.order[t]];
+  for (int t = 0; t < tasks; ++t) s.queue[t] = s.owner[s.order[t]];
+  for (int t = 0; t < tasks; ++t) {
+    s.owner[t] = s.queue[t];
+    for (int m = 0; m < kParameters; ++m) s.trial[m * s.tasks + t] = s.p[m * s.tasks + t];
+    s.cost[t] = static_cast<T>(__builtin_inf());
+    s.fall[t] = 0;
+    s.damping[t] = static_cast<T>(1e-3);
+    s.evaluations[t] = 0;
+    s.state[t] = kRunning;
+  }
+  polish<T, W, F, Weighted>(call, problem, tasks, s);
+  for (int t = 0; t < tasks; ++t) {
+    int& f = s.first[s.owner[t]];
+    if (f < 0) {
+      f = t;
+    } else {
+      const int spent = s.evaluations[f] + s.evaluations[t];
+      if (s.cost[t] < s.cost[f]) f = t;
+      s.evaluations[f] = spent;
+    }
+  }
+  write_block<T, W, F>(call, problem, start, n, s, status);
+}
+
+}  // namespace KETY_NS

@@ -1,0 +1,260 @@
+// The search for a voxel's start, on a dictionary of (rate, delay) cells that all voxels share.
+//
+// Every cell holds the curves c(t - tau) and G_k(t - tau) and their Taylor coefficients about its
+// centre, projected on a few basis curves. The scan gives each voxel its best cell for every delay,
+// one matrix product; refinement climbs inside a cell on polynomials in two variables. Cells end
+// where the curves jump (a frame meets the first sample of the input), so each search is smooth.
+#pragma once
+#include "lanes.hpp"
+
+namespace KETY_NS {
+
+constexpr int kRows = 14;      // Taylor rows of a cell: 4 for c, 10 for G
+constexpr int kRowsPadded = 16;
+constexpr int kPoly = 24;      // Gram polynomials: c.c (4), c.G (10), G.G (10)
+constexpr int kMaxRank = 32;
+
+struct Dictionary {
+  int delays, rates, rank;
+  const float* delay_centre;  // (delays) s
+  const float* delay_half;
+  const unsigned char* barrier;  // (delays): no crossing from this delay cell to the next
+  const float* rate_centre;   // (rates) 1/s
+  const float* rate_half;
+  const float* c_unit;        // (delays, rank) unit vector along c
+  const float* c_norm;        // (delays)
+  const float* g_unit;        // (delays, rates, rank) unit vector along G less its part along c
+  const float* g_along;       // (delays, rates) G . c_unit
+  const float* g_across;      // (delays, rates) length of G less its part along c
+  const float* table;         // (delays, rates, rank, 16) Taylor rows, and the same
+  const float* curves;        // (delays, rates, 14, rank) the other way round
+  const float* poly;          // (delays, rates, 24)
+  const float* basis;         // (frames, rank), weights folded in
+  float lo_v, hi_v, lo_a, hi_a;
+  bool use_v, plain;          // plain: amplitudes bounded by 0 alone as far as the scan goes
+};
+
+// Amplitudes in their box that explain most; returns what they explain, 2 x'b - x'A x.
+template <int W>
+KETY_FN Lanes<float, W> box_amplitudes(const Dictionary& d, const Lanes<float, W>& b1,
+                                       const Lanes<float, W>& b2, const Lanes<float, W>& a11,
+                                       const Lanes<float, W>& a12, const Lanes<float, W>& a22,
+                                       Lanes<float, W>& v, Lanes<float, W>& a) {
+  using V = Lanes<float, W>;
+  using M = Mask<float, W>;
+  const V zero = {}, one = zero + 1.0f;
+  const float tiny = 1e-30f;
+  const V safe11 = a11 > tiny ? a11 : one, safe22 = a22 > tiny ? a22 : one;
+  auto clip = [](const V& x, float lo, float hi) {
+    const V l = V{} + lo, h = V{} + hi;
+    return upper(lower(x, h), l);
+  };
+  auto explained = [&](const V& x, const V& y) {
+    return x * (2.0f * b1 - a11 * x - a12 * y) + y * (2.0f * b2 - a12 * x - a22 * y);
+  };
+  if (!d.use_v) {
+    v = zero;
+    a = clip(b2 / safe22, d.lo_a, d.hi_a);
+    return explained(v, a);
+  }
+  const V det = a11 * a22 - a12 * a12;
+  const M regular = det > 1e-6f * a11 * a22;
+  const V inv = one / (regular ? det : one);
+  v = (b1 * a22 - b2 * a12) * inv;
+  a = (b2 * a11 - b1 * a12) * inv;
+  const M inside = regular & (v >= d.lo_v) & (v <= d.hi_v) & (a >= d.lo_a) & (a <= d.hi_a);
+  V best = explained(v, a);
+  if (!any<float, W>(inside == M{})) return best;
+  best = inside ? best : zero - 3e38f;
+  auto consider = [&](const V& x, const V& y) {
+    const V e = explained(x, y);
+    const M better = (inside == M{}) & (e > best);
+    best = better ? e : best;
+    v = better ? x : v;
+    a = better ? y : a;
+  };
+  const float v_edges[2] = {d.lo_v, d.hi_v}, a_edges[2] = {d.lo_a, d.hi_a};
+  for (float edge : v_edges)
+    consider(zero + edge, clip((b2 - a12 * edge) / safe22, d.lo_a, d.hi_a));
+  for (float edge : a_edges)
+    consider(clip((b1 - a12 * edge) / safe11, d.lo_v, d.hi_v), zero + edge);
+  return best;
+}
+
+// Scan of W voxels: for each delay cell the best explained sum of squares and its rate cell.
+template <int W>
+KETY_FN void scan(const Dictionary& d, const Lanes<float, W>* z, float* best, int* arg) {
+  using V = Lanes<float, W>;
+  using M = Mask<float, W>;
+  typedef int I __attribute__((vector_size(W * sizeof(int))));
+  const V zero = {}, one = zero + 1.0f;
+  for (int m = 0; m < d.delays; ++m) {
+    V q1 = {};
+    const float* cu = d.c_unit + m * d.rank;
+    for (int r = 0; r < d.rank; ++r) q1 += z[r] * cu[r];
+    V top = zero - 1.0f;
+    I where = {};
+    for (int i = 0; i < d.rates; ++i) {
+      const int node = m * d.rates + i;
+      const float* gu = d.g_unit + static_cast<long>(node) * d.rank;
+      V q2 = {};
+      for (int r = 0; r < d.rank; ++r) q2 += z[r] * gu[r];
+      const float along = d.g_along[node], across = d.g_across[node];
+      const float norm = __builtin_sqrtf(along * along + across * across);
+      V e;
+      if (d.plain) {
+        const float inverse = norm > 0 ? 1 / norm : 0;
+        const V g_alone = upper(V((q1 * along + q2 * across) * inverse), zero);
+        const V single = g_alone * g_alone;
+        if (d.use_v) {
+          const V c_alone = upper(q1, zero);
+          const M both = (q2 >= zero) & (q1 * across >= q2 * along);
+          e = both ? V(q1 * q1 + q2 * q2) : upper(single, V(c_alone * c_alone));
+        } else {
+          e = single;
+        }
+      } else {
+        const float cn = d.c_norm[m];
+        V v, a;
+        e = box_amplitudes<W>(d, V(q1 * cn), V(q1 * along + q2 * across), V(one * (cn * cn)),
+                              V(one * (cn * along)), V(one * (norm * norm)), v, a);
+      }
+      const M better = e > top;
+      top = better ? e : top;
+      where = better ? I{} + i : where;
+    }
+    store<float, W>(best + m * W, top);
+    __builtin_memcpy(arg + m * W, &where, sizeof where);
+  }
+}
+
+// A polynomial of total degree 3 with its gradient and Hessian; coefficients in the order
+// 1, x, y, xx, xy, yy, xxx, xxy, xyy, yyy.
+template <int W>
+struct Jet {
+  Lanes<float, W> f, x, y, xx, xy, yy;
+};
+
+template <int W>
+KETY_FN Jet<W> jet(const Lanes<float, W>* c, const Lanes<float, W>& x, const Lanes<float, W>& y) {
+  Jet<W> j;
+  j.f = c[0] + x * (c[1] + x * (c[3] + x * c[6])) +
+        y * (c[2] + x * (c[4] + x * c[7]) + y * (c[5] + x * c[8] + y * c[9]));
+  j.x = c[1] + x * (2.0f * c[3] + 3.0f * x * c[6]) + y * (c[4] + 2.0f * x * c[7] + y * c[8]);
+  j.y = c[2] + x * (c[4] + x * c[7]) + y * (2.0f * (c[5] + x * c[8]) + 3.0f * y * c[9]);
+  j.xx = 2.0f * c[3] + 6.0f * x * c[6] + 2.0f * y * c[7];
+  j.xy = c[4] + 2.0f * (x * c[7] + y * c[8]);
+  j.yy = 2.0f * c[5] + 2.0f * x * c[8] + 6.0f * y * c[9];
+  return j;
+}
+
+template <int W>
+KETY_FN Jet<W> jet_y(const Lanes<float, W>* c, const Lanes<float, W>& y) {
+  Jet<W> j = {};
+  j.f = c[0] + y * (c[1] + y * (c[2] + y * c[3]));
+  j.y = c[1] + y * (2.0f * c[2] + 3.0f * y * c[3]);
+  j.yy = 2.0f * c[2] + 6.0f * y * c[3];
+  return j;
+}
+
+// Squared distance, in the basis, of a voxel's products z from the curve v c + a G at the place
+// (x, y) of a cell. The polynomials of a climb give explained sums of squares as differences of
+// large numbers; minima are compared by this residual instead.
+KETY_FN float residual(const Dictionary& d, int node, const float* z, float x, float y, float v,
+                       float a) {
+  const float c[kRows] = {v,         v * y,     v * y * y, v * y * y * y, a,
+                          a * x,     a * y,     a * x * x, a * x * y,     a * y * y,
+                          a * x * x * x, a * x * x * y, a * x * y * y, a * y * y * y};
+  typedef float Part __attribute__((vector_size(8 * sizeof(float))));
+  const float* rows = d.curves + static_cast<long>(node) * kRows * d.rank;
+  Part sum = {};
+  for (int r = 0; r < d.rank; r += 8) {
+    Part miss;
+    __builtin_memcpy(&miss, z + r, sizeof miss);
+    for (int i = 0; i < kRows; ++i) {
+      Part row;
+      __builtin_memcpy(&row, rows + i * d.rank + r, sizeof row);
+      miss -= c[i] * row;
+    }
+    sum += miss * miss;
+  }
+  float total = 0;
+  for (int l = 0; l < 8; ++l) total += sum[l];
+  return total;
+}
+
+template <int W>
+struct Climb {
+  Lanes<float, W> x, y, v, a, explained;
+};
+
+// Projected Newton ascent of the explained sum of squares inside a cell. `zc` are the voxel's
+// products with the cell's Taylor rows, `poly` the cell's Gram polynomials, the box is
+// [lo_x, hi_x] x [lo_y, hi_y] in units of the cell's half width.
+template <int W>
+KETY_FN Climb<W> climb(const Dictionary& d, const Lanes<float, W>* zc, const Lanes<float, W>* poly,
+                       const Lanes<float, W>& x0, const Lanes<float, W>& y0,
+                       const Lanes<float, W>& lo_x, const Lanes<float, W>& hi_x,
+                       const Lanes<float, W>& lo_y, const Lanes<float, W>& hi_y, int iterations) {
+  using V = Lanes<float, W>;
+  using M = Mask<float, W>;
+  const V zero = {}, one = zero + 1.0f;
+  Climb<W> at;
+  V x = x0, y = y0;
+  at.explained = zero - 3e38f;
+  for (int it = 0;; ++it) {
+    const Jet<W> b1 = jet_y<W>(zc, y), b2 = jet<W>(zc + 4, x, y);
+    const Jet<W> a11 = jet_y<W>(poly, y), a12 = jet<W>(poly + 4, x, y),
+                 a22 = jet<W>(poly + 14, x, y);
+    V v, a;
+    const V e = box_amplitudes<W>(d, b1.f, b2.f, a11.f, a12.f, a22.f, v, a);
+    const M better = e > at.explained;
+    at.x = better ? x : at.x;
+    at.y = better ? y : at.y;
+    at.v = better ? v : at.v;
+    at.a = better ? a : at.a;
+    at.explained = better ? e : at.explained;
+    if (it == iterations) return at;
+    const V vv = v * v, va = 2.0f * v * a, aa = a * a;
+    const V gx = 2.0f * a * b2.x - va * a12.x - aa * a22.x;
+    const V gy = 2.0f * (v * b1.y + a * b2.y) - vv * a11.y - va * a12.y - aa * a22.y;
+    V hxx = 2.0f * a * b2.xx - va * a12.xx - aa * a22.xx;
+    V hxy = 2.0f * a * b2.xy - va * a12.xy - aa * a22.xy;
+    V hyy = 2.0f * (v * b1.yy + a * b2.yy) - vv * a11.yy - va * a12.yy - aa * a22.yy;
+    // How the amplitudes follow; those at a bound do not.
+    const M v_free = (v > d.lo_v) & (v < d.hi_v), a_free = (a > d.lo_a) & (a < d.hi_a);
+    const V ux = v_free ? V(-(a12.x * a)) : zero,
+            uy = v_free ? V(b1.y - a11.y * v - a12.y * a) : zero;
+    const V wx = a_free ? V(b2.x - a12.x * v - a22.x * a) : zero,
+            wy = a_free ? V(b2.y - a12.y * v - a22.y * a) : zero;
+    const V i11 = v_free ? a11.f : one, i22 = a_free ? a22.f : one,
+            i12 = (v_free & a_free) ? a12.f : zero;
+    V det = i11 * i22 - i12 * i12;
+    det = det > 1e-6f * i11 * i22 ? det : V(1e-6f * i11 * i22);
+    const V inv = 2.0f / (det > 1e-30f ? det : one);
+    hxx += inv * (ux * ux * i22 - 2.0f * ux * wx * i12 + wx * wx * i11);
+    hxy += inv * (ux * uy * i22 - (ux * wy + uy * wx) * i12 + wx * wy * i11);
+    hyy += inv * (uy * uy * i22 - 2.0f * uy * wy * i12 + wy * wy * i11);
+    // Coordinates pressed against the box stay; the rest take a Newton step, made uphill and no
+    // longer than the cell's half width.
+    const M stay_x = ((x >= hi_x) & (gx > zero)) | ((x <= lo_x) & (gx < zero));
+    const M stay_y = ((y >= hi_y) & (gy > zero)) | ((y <= lo_y) & (gy < zero));
+    const V fx = stay_x ? zero : gx, fy = stay_y ? zero : gy;
+    V nxx = -hxx, nyy = -hyy, nxy = (stay_x | stay_y) ? zero : V(-hxy);
+    const V ax = fx < zero ? -fx : fx, ay = fy < zero ? -fy : fy;
+    nxx = nxx > ax ? nxx : ax + 1e-30f;  // step of at most 1 along each axis alone
+    nyy = nyy > ay ? nyy : ay + 1e-30f;
+    V dd = nxx * nyy - nxy * nxy;
+    const M bent = dd > 0.05f * nxx * nyy;
+    nxy = bent ? nxy : zero;
+    dd = bent ? dd : nxx * nyy;
+    const V id = one / (dd > 1e-30f ? dd : one);
+    V sx = (fx * nyy - fy * nxy) * id, sy = (fy * nxx - fx * nxy) * id;
+    sx = upper(lower(sx, one), V(-one));
+    sy = upper(lower(sy, one), V(-one));
+    x = upper(lower(V(x + sx), hi_x), lo_x);
+    y = upper(lower(V(y + sy), hi_y), lo_y);
+  }
+}
+
+}  // namespace KETY_NS

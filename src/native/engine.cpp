@@ -1,0 +1,136 @@
+// The kernels of one instruction set; compiled once for each, with KETY_NS its name. Nothing here
+// uses the standard library, so that no inline function compiled for a newer processor can be
+// picked by the linker for an older one.
+#include "block.hpp"
+
+namespace KETY_NS {
+
+template <class T>
+struct OwnPieces {
+  Pieces<T> pieces;
+  void* memory;
+};
+
+template <class T>
+OwnPieces<T> cast_pieces(const PiecesCall& in) {
+  const long bytes = static_cast<long>(sizeof(T)) * in.count * 5 + 64;
+  T* memory = static_cast<T*>(kety_allocate(bytes));
+  T *taylor = memory, *step = memory + 4L * in.count;
+  for (long i = 0; i < 4L * in.count; ++i) taylor[i] = static_cast<T>(in.taylor[i]);
+  for (int i = 0; i < in.count; ++i) step[i] = static_cast<T>(in.step[i]);
+  return {{in.count, in.start, taylor, step, in.bucket, in.buckets, in.bucket_origin,
+           in.bucket_rate},
+          memory};
+}
+
+template <class T, int W, int E>
+void forward_range(const ForwardCall& call, long begin, long end) {
+  constexpr int P = 2 + 2 * E;
+  using V = Lanes<T, W>;
+  OwnPieces<T> in = cast_pieces<T>(call.input);
+  V* knots = static_cast<V*>(kety_allocate(sizeof(V) * 2 * E * call.input.count));
+  V* values = static_cast<V*>(kety_allocate(sizeof(V) * call.frames));
+  V* jacobian = call.jacobian
+                    ? static_cast<V*>(kety_allocate(static_cast<long>(sizeof(V)) * call.frames * P))
+                    : nullptr;
+  for (long v0 = begin; v0 < end; v0 += W) {
+    V par[P] = {};
+    for (int l = 0; l < W; ++l) {
+      const long v = v0 + l < end ? v0 + l : v0;
+      for (int i = 0; i < P; ++i) set<T, W>(par[i], l, static_cast<T>(call.parameters[v * P + i]));
+    }
+    forward<T, W, E>(in.pieces, call.times, call.frames, par, knots, values, jacobian);
+    for (int l = 0; l < W && v0 + l < end; ++l)
+      for (int j = 0; j < call.frames; ++j) {
+        const long o = (v0 + l) * call.frames + j;
+        call.values[o] = static_cast<double>(get<T, W>(values[j], l));
+        if (jacobian)
+          for (int i = 0; i < P; ++i)
+            call.jacobian[o * P + i] = static_cast<double>(get<T, W>(jacobian[j * P + i], l));
+      }
+  }
+  kety_release(in.memory);
+  kety_release(knots);
+  kety_release(values);
+  if (jacobian) kety_release(jacobian);
+}
+
+void forward_any(const ForwardCall& call, long begin, long end, bool single) {
+  if (single) {
+    if (call.exponentials == 1)
+      forward_range<float, KETY_LANES, 1>(call, begin, end);
+    else
+      forward_range<float, KETY_LANES, 2>(call, begin, end);
+  } else {
+    if (call.exponentials == 1)
+      forward_range<double, (KETY_LANES + 1) / 2, 1>(call, begin, end);
+    else
+      forward_range<double, (KETY_LANES + 1) / 2, 2>(call, begin, end);
+  }
+}
+
+template <class T, int W>
+void fit_range(const FitCall& call, long begin, long end) {
+  constexpr int F = KETY_LANES;
+  OwnPieces<T> in[kLevels];
+  Problem<T> problem = {};
+  for (int i = 0; i < kLevels; ++i) {
+    in[i] = cast_pieces<T>(call.input[i]);
+    problem.input[i] = in[i].pieces;
+    problem.limit[i] = static_cast<T>(call.input[i].rate_limit);
+  }
+  problem.times = call.times;
+  problem.weights = static_cast<const T*>(call.weights);
+  problem.frames = call.frames;
+  for (int i = 0; i < kParameters; ++i) {
+    problem.lo[i] = static_cast<T>(call.lo[i]);
+    problem.hi[i] = static_cast<T>(call.hi[i]);
+    problem.fixed[i] = !(call.hi[i] > call.lo[i]);
+  }
+  Dictionary d = {};
+  d.delays = call.delays;
+  d.rates = call.rates;
+  d.rank = call.rank;
+  d.delay_centre = call.delay_centre;
+  d.delay_half = call.delay_half;
+  d.barrier = call.barrier;
+  d.rate_centre = call.rate_centre;
+  d.rate_half = call.rate_half;
+  d.c_unit = call.c_unit;
+  d.c_norm = call.c_norm;
+  d.g_unit = call.g_unit;
+  d.g_along = call.g_along;
+  d.g_across = call.g_across;
+  d.table = call.table;
+  d.curves = call.curves_table;
+  d.poly = call.poly;
+  d.basis = call.basis;
+  d.lo_v = static_cast<float>(call.lo[0]);
+  d.hi_v = static_cast<float>(call.hi[0]);
+  d.lo_a = static_cast<float>(call.lo[1]);
+  d.hi_a = static_cast<float>(call.hi[1]);
+  d.use_v = call.use_v;
+  d.plain = call.plain;
+  Scratch<T, W, F> scratch = make_scratch<T, W, F>(call);
+  for (long v = begin; v < end; v += scratch.block) {
+    const int n = static_cast<int>(end - v < scratch.block ? end - v : scratch.block);
+    if (call.weights)
+      fit_block<T, W, F, true>(call, d, problem, v, n, scratch);
+    else
+      fit_block<T, W, F, false>(call, d, problem, v, n, scratch);
+  }
+  kety_release(scratch.memory);
+  for (auto& level : in) kety_release(level.memory);
+}
+
+void fit_single(const FitCall& call, long begin, long end) {
+  fit_range<float, KETY_LANES>(call, begin, end);
+}
+void fit_double(const FitCall& call, long begin, long end) {
+  fit_range<double, (KETY_LANES + 1) / 2>(call, begin, end);
+}
+
+extern const Engine engine;
+const Engine engine = {KETY_NAME, forward_any, fit_single, fit_double};
+
+}  // namespace KETY_NS

@@ -1,0 +1,209 @@
+// The one forward kernel: a vascular term plus exponentials convolved with the input,
+//
+//   C(t) = v c(t - tau) + sum_e a_e G_e(t - tau),   G_e(x) = int_0^x c(u) exp(-k_e (x - u)) du,
+//
+// with c a piecewise cubic. Inside one piece G obeys G' = c - k G, so its Taylor coefficients at
+// the piece's start follow by a two-term recursion; H = -dG/dk obeys H' = G - k H in the same way.
+// Pieces are cut so short (k h <= 0.35) that a fixed number of terms gives full precision: there is
+// no exponential to call, no 0/0 at k = 0 and no quadrature error on any time grid.
+#pragma once
+#include "lanes.hpp"
+#include "types.hpp"
+
+namespace KETY_NS {
+
+// Terms of the series: 0.35^(n+1) / (n+1)! at the rounding of T.
+template <class T>
+constexpr int kTerms = sizeof(T) == 4 ? 6 : 12;
+
+// The input's pieces. Piece 0 stands for "before the first sample": all zeros.
+template <class T>
+struct Pieces {
+  int count;
+  const double* start;  // (count + 1) s; start[0] is finite but never used as an origin
+  const T* taylor;      // (count, 4): m! times the coefficient of u^m
+  const T* step;        // (count) s, length of the piece; 0 for piece 0
+  const int* bucket;    // piece that holds the left edge of each equal bin of the time axis
+  int buckets;
+  double bucket_origin, bucket_rate;
+};
+
+template <class T>
+KETY_FN int locate(const Pieces<T>& in, double x) {
+  if (x < in.start[1]) return 0;
+  double b = (x - in.bucket_origin) * in.bucket_rate;
+  int bin = b < in.buckets - 1 ? static_cast<int>(b) : in.buckets - 1;
+  int i = in.bucket[bin < 0 ? 0 : bin];
+  while (i > 1 && x < in.start[i]) --i;
+  while (i < in.count - 1 && x >= in.start[i + 1]) ++i;
+  return i;
+}
+
+template <class T>
+KETY_FN constexpr T inverse_factorial(int n) {
+  T f = 1;
+  for (int i = 2; i <= n; ++i) f /= static_cast<T>(i);
+  return f;
+}
+
+// phi_1 .. phi_5 of -x (phi_j(z) = sum z^n / (n + j)!) by series and downward recursion, and exp(-x).
+template <class T, int W>
+KETY_FN void phi_functions(const Lanes<T, W>& x, Lanes<T, W> phi[6]) {
+  constexpr int terms = kTerms<T>;
+  Lanes<T, W> s = broadcast<T, W>(inverse_factorial<T>(terms + 5));
+#pragma GCC unroll 16
+  for (int n = terms - 1; n >= 0; --n) s = inverse_factorial<T>(n + 5) - x * s;
+  phi[5] = s;
+  phi[4] = inverse_factorial<T>(4) - x * phi[5];
+  phi[3] = inverse_factorial<T>(3) - x * phi[4];
+  phi[2] = inverse_factorial<T>(2) - x * phi[3];
+  phi[1] = T(1) - x * phi[2];
+  phi[0] = T(1) - x * phi[1];
+}
+
+// G and H of every rate at the start of each piece, into knots[piece][2 E].
+template <class T, int W, int E>
+KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* knots) {
+  using V = Lanes<T, W>;
+  V g[E] = {}, h[E] = {}, decay[E] = {}, w[E][4] = {}, d[E][4] = {};
+  T last = -1;
+  for (int i = 0; i < in.count; ++i) {
+    const T step = in.step[i];
+    for (int e = 0; e < E; ++e) {
+      knots[2 * (i * E + e)] = g[e];
+      knots[2 * (i * E + e) + 1] = h[e];
+    }
+    if (step != last) {
+      last = step;
+      for (int e = 0; e < E; ++e) {
+        V phi[6];
+        phi_functions<T, W>(k[e] * step, phi);
+        decay[e] = phi[0];
+        T power = step;
+        for (int m = 0; m < 4; ++m) {
+          w[e][m] = power * phi[m + 1];
+          power *= step;
+          d[e][m] = power * (phi[m + 1] - T(m + 1) * phi[m + 2 <= 5 ? m + 2 : 5]);
+        }
+      }
+    }
+    const T* p = in.taylor + 4 * i;
+    for (int e = 0; e < E; ++e) {
+      h[e] = decay[e] * (h[e] + step * g[e]) + p[0] * d[e][0] + p[1] * d[e][1] +
+             (p[2] * d[e][2] + p[3] * d[e][3]);
+      g[e] = decay[e] * g[e] + p[0] * w[e][0] + p[1] * w[e][1] + (p[2] * w[e][2] + p[3] * w[e][3]);
+    }
+  }
+}
+
+// c, c', G and H at one time.
+template <class T, int W, int E>
+struct Point {
+  Lanes<T, W> c, dc, g[E], h[E];
+};
+
+template <class T, int W, int E, class P>
+KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E],
+                    const Lanes<T, W>& u, Point<T, W, E>& out) {
+  using V = Lanes<T, W>;
+  constexpr int N = kTerms<T>;
+  const V u2 = u * T(0.5), u3 = u * T(1.0 / 3);
+  out.dc = p[1] + u * (p[2] + u2 * p[3]);
+  out.c = p[0] + u * (p[1] + u2 * (p[2] + u3 * p[3]));
+  for (int e = 0; e < E; ++e) {
+    V g[N + 1], h[N + 1];
+    g[0] = knot[2 * e];
+    h[0] = knot[2 * e + 1];
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) {
+      g[n + 1] = n < 4 ? p[n < 4 ? n : 0] - k[e] * g[n] : V(-(k[e] * g[n]));
+      h[n + 1] = g[n] - k[e] * h[n];
+    }
+    V sg = g[N], sh = h[N];
+#pragma GCC unroll 16
+    for (int n = N; n > 0; --n) {
+      const V un = u * (T(1) / T(n));
+      sg = g[n - 1] + un * sg;
+      sh = h[n - 1] + un * sh;
+    }
+    out.g[e] = sg;
+    out.h[e] = sh;
+  }
+}
+
+// The point of every lane at frame time t. Lanes whose delays fall into one piece (the usual case,
+// since voxels are taken in order of delay) read it once; others are collected lane by lane. Both
+// roads do the same arithmetic, so a voxel's result does not depend on its neighbours.
+// Returns false where no lane has seen the input yet (the point is zero then).
+template <class T, int W, int E>
+KETY_FN bool sample(const Pieces<T>& in, double t, const Lanes<T, W> k[E], const Lanes<T, W>& tau,
+                    T tau_min, T tau_max, const Lanes<T, W>* knots, Point<T, W, E>& out) {
+  using V = Lanes<T, W>;
+  const int last = locate(in, t - static_cast<double>(tau_min));
+  if (last == 0) return false;
+  const int first =
+      tau_max == tau_min ? last : locate(in, t - static_cast<double>(tau_max));
+  if (first == last) {
+    const V u = static_cast<T>(t - in.start[first]) - tau;
+    expand<T, W, E>(in.taylor + 4 * first, knots + 2 * E * first, k, u, out);
+    return true;
+  }
+  V p[4] = {}, knot[2 * E] = {}, u = {};
+  for (int l = 0; l < W; ++l) {
+    const T tau_l = get<T, W>(tau, l);
+    const int i = locate(in, t - static_cast<double>(tau_l));
+    if (i == 0) continue;
+    for (int m = 0; m < 4; ++m) set<T, W>(p[m], l, in.taylor[4 * i + m]);
+    for (int e = 0; e < 2 * E; ++e) set<T, W>(knot[e], l, get<T, W>(knots[2 * E * i + e], l));
+    set<T, W>(u, l, static_cast<T>(t - in.start[i]) - tau_l);
+  }
+  expand<T, W, E>(p, knot, k, u, out);
+  return true;
+}
+
+template <class T, int W>
+KETY_FN void extremes(const Lanes<T, W>& x, T& low, T& high) {
+  low = high = get<T, W>(x, 0);
+  for (int l = 1; l < W; ++l) {
+    const T v = get<T, W>(x, l);
+    low = v < low ? v : low;
+    high = v > high ? v : high;
+  }
+}
+
+// Model values (and derivatives with respect to v, a_e, k_e, tau) at the frames; parameters in the
+// order v, a_1, k_1, .., tau. `values` is (frames, W), `jacobian` (frames, 2 + 2 E, W) or null.
+template <class T, int W, int E>
+KETY_FN void forward(const Pieces<T>& in, const double* times, int frames,
+                     const Lanes<T, W> par[2 + 2 * E], Lanes<T, W>* knots, Lanes<T, W>* values,
+                     Lanes<T, W>* jacobian) {
+  using V = Lanes<T, W>;
+  constexpr int P = 2 + 2 * E;
+  V k[E];
+  for (int e = 0; e < E; ++e) k[e] = par[2 + 2 * e];
+  const V v = par[0], tau = par[P - 1];
+  T low, high;
+  extremes<T, W>(tau, low, high);
+  sweep<T, W, E>(in, k, knots);
+  for (int j = 0; j < frames; ++j) {
+    Point<T, W, E> q = {};
+    sample<T, W, E>(in, times[j], k, tau, low, high, knots, q);
+    V f = v * q.c, slope = v * q.dc;
+    for (int e = 0; e < E; ++e) {
+      const V a = par[1 + 2 * e];
+      f += a * q.g[e];
+      slope += a * (q.c - k[e] * q.g[e]);
+      if (jacobian) {
+        jacobian[j * P + 1 + 2 * e] = q.g[e];
+        jacobian[j * P + 2 + 2 * e] = -(a * q.h[e]);
+      }
+    }
+    values[j] = f;
+    if (jacobian) {
+      jacobian[j * P] = q.c;
+      jacobian[j * P + P - 1] = -slope;
+    }
+  }
+}
+
+}  // namespace KETY_NS

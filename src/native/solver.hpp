@@ -1,0 +1,229 @@
+// Bounded Levenberg-Marquardt for W voxels at once, on the normal equations of the exact kernel.
+#pragma once
+#include "kernel.hpp"
+
+namespace KETY_NS {
+
+constexpr int kParameters = 4;  // v, a, k, tau
+constexpr int kPairs = kParameters * (kParameters + 1) / 2;
+
+KETY_FN constexpr int pair(int i, int j) {  // packed lower triangle
+  return i >= j ? i * (i + 1) / 2 + j : j * (j + 1) / 2 + i;
+}
+
+// What is common to all voxels of a fit.
+template <class T>
+struct Problem {
+  Pieces<T> input[kLevels];
+  T limit[kLevels];       // 1/s, largest rate of each level
+  const double* times;    // (frames) s
+  const T* weights;       // (frames) or null
+  int frames;
+  T lo[kParameters], hi[kParameters];
+  bool fixed[kParameters];
+};
+
+template <class T, int W>
+struct Normal {
+  Lanes<T, W> cost, unweighted, gradient[kParameters], hessian[kPairs];
+};
+
+// Residual sum of squares, J'r and J'J at the parameters p; y is (frames, W).
+template <class T, int W, bool Weighted>
+KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
+                      const Lanes<T, W> p[kParameters], const T* y, Lanes<T, W>* knots,
+                      Normal<T, W>& out) {
+  using V = Lanes<T, W>;
+  const V v = p[0], a = p[1], k[1] = {p[2]}, tau = p[3];
+  T low, high;
+  extremes<T, W>(tau, low, high);
+  sweep<T, W, 1>(input, k, knots);
+  // Accumulated with the plain columns c, G, H, tau; the factor -a of dC/dk follows at the end.
+  V cost = {}, plain = {}, g[4] = {}, h[kPairs] = {};
+  for (int j = 0; j < problem.frames; ++j) {
+    Point<T, W, 1> q;
+    const V sample_y = load<T, W>(y + j * W);
+    if (!sample<T, W, 1>(input, problem.times[j], k, tau, low, high, knots, q)) {
+      const V r2 = sample_y * sample_y;
+      if constexpr (Weighted) {
+        cost += problem.weights[j] * r2;
+        plain += r2;
+      } else {
+        cost += r2;
+      }
+      continue;
+    }
+    const V G = q.g[0];
+    V col[4] = {q.c, G, q.h[0], -(v * q.dc + a * (q.c - k[0] * G))};
+    V r = v * q.c + a * G - sample_y;
+    if constexpr (Weighted) {
+      plain += r * r;
+      const T w = problem.weights[j];
+      const V wr = w * r;
+      cost += wr * r;
+      for (int i = 0; i < 4; ++i) {
+        g[i] += col[i] * wr;
+        const V wc = w * col[i];
+        for (int m = 0; m <= i; ++m) h[pair(i, m)] += wc * col[m];
+      }
+    } else {
+      cost += r * r;
+      for (int i = 0; i < 4; ++i) {
+        g[i] += col[i] * r;
+        for (int m = 0; m <= i; ++m) h[pair(i, m)] += col[i] * col[m];
+      }
+    }
+  }
+  g[2] *= -a;
+  h[pair(2, 0)] *= -a;
+  h[pair(2, 1)] *= -a;
+  h[pair(2, 2)] *= a * a;
+  h[pair(3, 2)] *= -a;
+  out.cost = cost;
+  out.unweighted = Weighted ? plain : cost;
+  for (int i = 0; i < 4; ++i) out.gradient[i] = g[i];
+  for (int i = 0; i < kPairs; ++i) out.hessian[i] = h[i];
+}
+
+// Cholesky factor (packed lower triangle, in place) of a matrix with unit diagonal scaling.
+// Pivots below `floor` mark the column as undetermined: it is left out (pivot 1, zero column).
+template <class T, int W>
+KETY_FN void factorise(Lanes<T, W> m[kPairs], Lanes<T, W> inverse_pivot[kParameters], T floor,
+                       Mask<T, W> lost[kParameters]) {
+  using V = Lanes<T, W>;
+  const V zero = {}, one = zero + T(1);
+  for (int i = 0; i < kParameters; ++i) {
+    V d = m[pair(i, i)];
+    for (int q = 0; q < i; ++q) d -= m[pair(i, q)] * m[pair(i, q)];
+    lost[i] = d < floor;
+    d = lost[i] ? one : d;
+    inverse_pivot[i] = one / root<T, W>(d);
+    for (int r = i + 1; r < kParameters; ++r) {
+      V s = m[pair(r, i)];
+      for (int q = 0; q < i; ++q) s -= m[pair(r, q)] * m[pair(i, q)];
+      m[pair(r, i)] = lost[i] ? zero : V(s * inverse_pivot[i]);
+    }
+  }
+}
+
+// The step of bounded least squares: parameters pushed against a bound by the gradient stay there;
+// those that the step would carry over a bound are put on it and the others solved for again.
+// Returns the predicted fall of the cost.
+template <class T, int W>
+KETY_FN Lanes<T, W> bounded_step(const Problem<T>& problem, const Lanes<T, W> p[kParameters],
+                                 const Lanes<T, W> g[kParameters], const Lanes<T, W> h[kPairs],
+                                 const Lanes<T, W>& damping, Lanes<T, W> step[kParameters]) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  constexpr int P = kParameters;
+  const V zero = {}, one = zero + T(1);
+  const T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-200);
+  M held[P];
+  V scale[P];
+  for (int i = 0; i < P; ++i) {
+    const V d = h[pair(i, i)];
+    held[i] = (d <= tiny) | ((p[i] <= problem.lo[i]) & (g[i] > zero)) |
+              ((p[i] >= problem.hi[i]) & (g[i] < zero));
+    if (problem.fixed[i]) held[i] = zero == zero;
+    scale[i] = one / root<T, W>(d <= tiny ? one : d);
+    step[i] = zero;
+  }
+  for (int round = 0; round < P; ++round) {
+    V m[kPairs], rhs[P], pivot[P];
+    M lost[P];
+    for (int i = 0; i < P; ++i) {
+      V b = g[i];
+      for (int j = 0; j < P; ++j)
+        if (j != i) b += h[pair(i, j)] * (held[j] ? step[j] : zero);
+      rhs[i] = held[i] ? zero : V(-b * scale[i]);
+      for (int j = 0; j < i; ++j)
+        m[pair(i, j)] = (held[i] | held[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
+      m[pair(i, i)] = one + damping;
+    }
+    factorise<T, W>(m, pivot, sizeof(T) == 4 ? T(1e-7) : T(1e-15), lost);
+    for (int i = 0; i < P; ++i) {
+      V s = rhs[i];
+      for (int q = 0; q < i; ++q) s -= m[pair(i, q)] * rhs[q];
+      rhs[i] = lost[i] ? zero : V(s * pivot[i]);
+    }
+    for (int i = P - 1; i >= 0; --i) {
+      V s = rhs[i];
+      for (int q = i + 1; q < P; ++q) s -= m[pair(q, i)] * rhs[q];
+      rhs[i] = lost[i] ? zero : V(s * pivot[i]);
+    }
+    M crossed = zero != zero;
+    for (int i = 0; i < P; ++i) {
+      const V s = rhs[i] * scale[i];
+      const V to_lo = problem.lo[i] - p[i], to_hi = problem.hi[i] - p[i];
+      const M below = none_of(held[i]) & (s < to_lo), above = none_of(held[i]) & (s > to_hi);
+      step[i] = held[i] ? step[i] : below ? to_lo : above ? to_hi : s;
+      crossed |= below | above;
+      held[i] |= below | above;
+    }
+    if (!any<T, W>(crossed)) break;
+  }
+  V fall = zero;
+  for (int i = 0; i < P; ++i) {
+    V row = T(2) * g[i];
+    for (int j = 0; j < P; ++j) row += h[pair(i, j)] * step[j];
+    fall -= step[i] * row;
+  }
+  return fall;
+}
+
+// Inverse of J'J over the parameters that are free and off their bounds; the rows of others are
+// left zero and marked. `lost` marks parameters that the data do not determine.
+template <class T, int W>
+KETY_FN void covariance(const Problem<T>& problem, const Lanes<T, W> p[kParameters],
+                        const Lanes<T, W> h[kPairs], Lanes<T, W> out[kPairs],
+                        Mask<T, W> bound[kParameters], Mask<T, W> lost[kParameters]) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  constexpr int P = kParameters;
+  const V zero = {}, one = zero + T(1);
+  const T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-200);
+  V m[kPairs], scale[P], pivot[P], inverse[kPairs];
+  M out_of[P];
+  for (int i = 0; i < P; ++i) {
+    const V d = h[pair(i, i)];
+    bound[i] = (p[i] <= problem.lo[i]) | (p[i] >= problem.hi[i]);
+    if (problem.fixed[i]) bound[i] = zero == zero;
+    lost[i] = none_of(bound[i]) & (d <= tiny);
+    out_of[i] = bound[i] | lost[i];
+    scale[i] = one / root<T, W>(d <= tiny ? one : d);
+    for (int j = 0; j < i; ++j)
+      m[pair(i, j)] =
+          (out_of[i] | out_of[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
+    m[pair(i, i)] = one;
+  }
+  M weak[P];
+  factorise<T, W>(m, pivot, sizeof(T) == 4 ? T(2e-6) : T(1e-13), weak);
+  // A weak column depends on earlier ones: those that take part in it are undetermined as well.
+  for (int i = 1; i < P; ++i) {
+    if (!any<T, W>(weak[i])) continue;
+    V x[P];
+    for (int q = i - 1; q >= 0; --q) {
+      V s = m[pair(i, q)];
+      for (int r = q + 1; r < i; ++r) s -= m[pair(r, q)] * x[r];
+      x[q] = s * pivot[q];
+      lost[q] |= weak[i] & none_of(out_of[i]) & none_of(out_of[q]) & ((x[q] > T(0.01)) | (x[q] < T(-0.01)));
+    }
+  }
+  // Inverse of the factor, then its square.
+  for (int c = 0; c < P; ++c)
+    for (int r = c; r < P; ++r) {
+      V s = r == c ? one : zero;
+      for (int q = c; q < r; ++q) s -= m[pair(r, q)] * inverse[pair(q, c)];
+      inverse[pair(r, c)] = s * pivot[r];
+    }
+  for (int i = 0; i < P; ++i)
+    for (int j = 0; j <= i; ++j) {
+      V s = zero;
+      for (int q = i; q < P; ++q) s += inverse[pair(q, i)] * inverse[pair(q, j)];
+      const M gone = out_of[i] | out_of[j] | weak[i] | weak[j] | lost[i] | lost[j];
+      out[pair(i, j)] = gone ? zero : V(s * scale[i] * scale[j]);
+    }
+  for (int i = 0; i < P; ++i) lost[i] |= weak[i];
+}
+
+}  // namespace KETY_NS

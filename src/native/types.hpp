@@ -1,0 +1,73 @@
+// Plain records that pass between the Python bindings and the kernels of each instruction set.
+#pragma once
+
+enum StatusCode : unsigned char {  // kety.fit.status.Status
+  kOutside = 0,
+  kConverged = 1,
+  kAtBound = 2,
+  kIterationLimit = 3,
+  kNotEnhancing = 4,
+  kNotFinite = 5,
+  kNotIdentifiable = 6,
+};
+
+// Pieces are cut once for each level; a voxel uses the coarsest whose limit its rates respect.
+constexpr int kLevels = 3;
+
+// The input as pieces of a cubic, in double; each kernel casts what it needs.
+struct PiecesCall {
+  int count;
+  const double* start;   // (count + 1)
+  const double* taylor;  // (count, 4)
+  const double* step;    // (count)
+  const int* bucket;
+  int buckets;
+  double bucket_origin, bucket_rate;
+  double rate_limit;  // 1/s, largest rate for which the series is exact
+};
+
+struct ForwardCall {
+  PiecesCall input;
+  const double* times;
+  int frames, exponentials;
+  long voxels;
+  const double* parameters;  // (voxels, 2 + 2 exponentials)
+  double* values;            // (voxels, frames)
+  double* jacobian;          // (voxels, frames, 2 + 2 exponentials) or null
+};
+
+struct FitCall {
+  PiecesCall input[kLevels];
+  const double* times;
+  int frames, pieces;  // pieces: the most of any level
+  const void* curves;  // T, strided
+  long voxels, voxel_stride, frame_stride;
+  const void* weights;  // (frames) of T, or null
+  double lo[4], hi[4];
+  // dictionary
+  int delays, rates, rank;
+  const float *delay_centre, *delay_half, *rate_centre, *rate_half;
+  const unsigned char* barrier;
+  const float *c_unit, *c_norm, *g_unit, *g_along, *g_across, *table, *curves_table,
+      *poly, *basis;
+  bool use_v, plain;
+  // options
+  int max_evaluations;
+  double ftol, xtol, rounding, xfloor[4];
+  float candidate_ratio, rival, enhancement;
+  // results
+  void *parameters, *covariance, *cost, *r2;  // T
+  unsigned short* evaluations;
+  unsigned char* status;
+};
+
+// One instruction set's entry points.
+struct Engine {
+  const char* name;
+  void (*forward)(const ForwardCall&, long begin, long end, bool single);
+  void (*fit_single)(const FitCall&, long begin, long end);
+  void (*fit_double)(const FitCall&, long begin, long end);
+};
+
+void* kety_allocate(long bytes);  // 64-byte aligned
+void kety_release(void* memory);
