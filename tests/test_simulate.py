@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
-from kety.fit.forward import simulate_curves
+from kety.fitting.forward import simulate_curves
 from kety.inputs import InputFunction, population_input
 from kety.simulate import (
     LIMITS,

@@ -280,7 +280,7 @@ void fit(nb::list levels, Array<double> times, nb::ndarray<const T, nb::ndim<2>,
 }  // namespace
 
 NB_MODULE(_native, module) {
-  module.doc() = "The C++ core: forward kernel and solvers. Arrays are checked in kety.fit.engine.";
+  module.doc() = "The C++ core: forward kernel and solvers. Arrays are checked in kety.fitting.engine.";
   module.def("instruction_sets", [] {
     std::vector<std::string> names;
     for (const Engine* e : engines()) names.emplace_back(e->name);

@@ -1,7 +1,7 @@
 // Plain records that pass between the Python bindings and the kernels of each instruction set.
 #pragma once
 
-enum StatusCode : unsigned char {  // kety.fit.status.Status
+enum StatusCode : unsigned char {  // kety.fitting.status.Status
   kOutside = 0,
   kConverged = 1,
   kAtBound = 2,

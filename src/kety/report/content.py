@@ -12,7 +12,7 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fit.status import FITTED, Status
+from kety.fitting.status import FITTED, Status
 from kety.report.windows import Window, window_for
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from kety.fit.status import Status
+from kety.fitting.status import Status
 from kety.report import rasters
 from kety.report.content import (
     Block,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kety.fit.status import Status
+from kety.fitting.status import Status
 from kety.report.windows import Window
 
 MAP_COLOURS: Final = "viridis"

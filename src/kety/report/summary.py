@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fit.status import Status
+from kety.fitting.status import Status
 from kety.report.content import Finding, Level, Study, number, percent
 
 _SAMPLE = 1000
@@ -95,7 +95,7 @@ def simulate(
     study: Study, voxels: NDArray[np.intp], times: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the model curves (V, T) of the voxels (flat positions) at ``times`` (s)."""
-    from kety.fit.forward import simulate_curves
+    from kety.fitting.forward import simulate_curves
     from kety.models import MODELS
 
     names = [p.name for p in MODELS[study.model].parameters]

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 
-from kety.fit.status import SENTENCES, Status
+from kety.fitting.status import SENTENCES, Status
 from kety.report import figures
 from kety.report.content import (
     Bar,

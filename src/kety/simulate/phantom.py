@@ -273,7 +273,7 @@ def enhancement(
     parameters: Mapping[str, NDArray[np.float64]], times: NDArray[np.float64], aif: InputFunction
 ) -> NDArray[np.float32]:
     """HU above baseline (X, Y, T) of one slice of parameter maps (X, Y); 0 where none enhances."""
-    from kety.fit.forward import simulate_curves
+    from kety.fitting.forward import simulate_curves
 
     shape = parameters["delay"].shape
     flat = {name: np.nan_to_num(values).ravel() for name, values in parameters.items()}

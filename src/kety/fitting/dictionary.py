@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fit.pieces import SERIES_REACH, kernel_pieces
+from kety.fitting.pieces import SERIES_REACH, kernel_pieces
 
 if TYPE_CHECKING:
     from kety.inputs import InputFunction

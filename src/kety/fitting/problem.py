@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fit.forward import check_coverage, checked_times
+from kety.fitting.forward import check_coverage, checked_times
 from kety.models import ROLES, Model, get_model
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fit.pieces import kernel_pieces
+from kety.fitting.pieces import kernel_pieces
 from kety.models import get_model
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fit.dictionary import build_dictionary
-from kety.fit.pieces import SERIES_REACH, kernel_pieces
+from kety.fitting.dictionary import build_dictionary
+from kety.fitting.pieces import SERIES_REACH, kernel_pieces
 
 if TYPE_CHECKING:
-    from kety.fit.optimizers.varprolm import VarProLM
-    from kety.fit.problem import Problem
+    from kety.fitting.optimizers.varprolm import VarProLM
+    from kety.fitting.problem import Problem
 
 # Largest rates of the three sets of pieces, as multiples of the bound; a voxel uses the coarsest
 # set that is exact for its own rate.

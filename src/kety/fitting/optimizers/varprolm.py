@@ -23,7 +23,7 @@ class VarProLM:
         A second minimum whose refined residual sum of squares lies within this relative distance
         of the best is solved exactly as well.
     instruction_set : str
-        One of `kety.fit.engine.instruction_sets`; the best one where empty.
+        One of `kety.fitting.engine.instruction_sets`; the best one where empty.
     """
 
     max_evaluations: int = 60

@@ -1,0 +1,348 @@
+"""`kety.fit`: curves in, an `xarray.Dataset` of maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kety.errors import KetyError
+from kety.fitting.engine import KernelFit, available_threads, prepare
+from kety.fitting.forward import kernel_curves
+from kety.fitting.optimizers.varprolm import VarProLM
+from kety.fitting.problem import Problem, make_problem
+from kety.fitting.status import Status
+from kety.models import ROLES, Model
+from kety.version import __version__
+
+if TYPE_CHECKING:
+    import xarray
+
+    from kety.inputs import InputFunction
+
+BLOCK = 1 << 17
+"""Voxels solved between two reports of progress; bounds the working memory."""
+
+Progress = Callable[[int, int], None]
+
+
+def fit(
+    curves: ArrayLike,
+    times: ArrayLike,
+    aif: InputFunction,
+    model: str = "extended_tofts",
+    *,
+    delay: bool | float = True,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    mask: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    optimizer: VarProLM | None = None,
+    discretization: str = "exact",
+    joint: None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    threads: int | None = None,
+    progress: bool | Progress = False,
+    fitted: bool = False,
+) -> xarray.Dataset:
+    """Estimate a model's parameters in every voxel, with standard errors and a status.
+
+    Parameters
+    ----------
+    curves : array (..., T)
+        Contrast concentration (mM) or enhancement (HU above baseline), in the unit of the input.
+        Integers, any strides and Fortran order are accepted.
+    times : (T,) array
+        Frame times, s, strictly increasing, on any grid.
+    aif : InputFunction
+        Arterial input; it must cover the frames.
+    model : str
+        ``"tofts"``, ``"extended_tofts"`` or ``"patlak"``.
+    delay : bool or float
+        True fits the delay within its bounds, False fixes it at 0, a number fixes it at that many s.
+    bounds : mapping of str to (float, float), optional
+        Bounds of free parameters in their public unit, honoured exactly; equal bounds fix one.
+    mask : bool array (...), optional
+        Voxels to fit. Without it every voxel is tried and those that do not enhance beyond their
+        noise get the status ``not_enhancing`` and NaN.
+    weights : (T,) array, optional
+        Weights of the squared residuals, the same for all voxels.
+    optimizer : VarProLM, optional
+        Options of the solver.
+    discretization : {"exact"}
+        How the model is evaluated.
+    joint : None
+        Reserved for joint estimation.
+    device : {"cpu"}
+        Where to compute.
+    dtype : {"float32", "float64"}
+        Precision of arithmetic and maps.
+    threads : int, optional
+        Number of threads; all processors of the process where left out.
+    progress : bool or callable
+        True shows voxels per second and time left on stderr; a callable is given
+        (voxels done, voxels in all) after each block.
+    fitted : bool
+        Also return ``fitted`` and ``residual`` (..., T).
+
+    Returns
+    -------
+    xarray.Dataset
+        For every free or derived parameter its map and ``<name>_se``, then ``cost`` (unweighted
+        sum of squared residuals), ``r2``, ``evaluations`` and ``status``; see `kety.Status`. The
+        attribute ``interrupted`` is 1 where the fit was stopped by Ctrl-C; voxels not reached then
+        have the status ``outside``.
+
+    Raises
+    ------
+    KetyError
+        For arguments that do not fit together; the message says what was found and expected.
+
+    Notes
+    -----
+    Standard errors are those of nonlinear least squares, ``s^2 (J'J)^-1`` with
+    ``s^2 = cost / (T - free parameters)``. A parameter at its bound has none (NaN).
+    """
+    _check_choice("discretization", discretization, ("exact",))
+    _check_choice("device", device, ("cpu",))
+    if joint is not None:
+        raise KetyError(f"joint must be None, found {joint!r}")
+    if optimizer is not None and not isinstance(optimizer, VarProLM):
+        raise KetyError(f"optimizer must be a kety.VarProLM, found {type(optimizer).__name__}")
+    count = available_threads() if threads is None else int(threads)
+    if count < 1:
+        raise KetyError(f"threads must be at least 1, found {threads}")
+    data = np.asarray(curves)
+    problem = make_problem(
+        times,
+        aif,
+        model,
+        delay=delay,
+        bounds=bounds,
+        weights=weights,
+        dtype=dtype,
+        threads=count,
+        find_enhancing=mask is None,
+    )
+    _check_curves(data, problem)
+    # Voxels keep their order in memory: a Fortran-ordered series is not copied.
+    order: Any = "F" if data.flags.f_contiguous and not data.flags.c_contiguous else "C"
+    shape = data.shape[:-1]
+    voxels = data.reshape(-1, data.shape[-1], order=order)
+    chosen = _chosen_voxels(mask, shape, order)
+    total = len(voxels) if chosen is None else len(chosen)
+    flat = _empty_maps(problem, len(voxels), fitted)
+    solve = prepare(problem, optimizer or VarProLM())
+    report = _reporter(progress, total)
+    interrupted = False
+    done = 0
+    try:
+        for part in _blocks(total, chosen):
+            block = voxels[part]
+            result = solve(block)
+            _store(flat, part, problem, result, block if fitted else None)
+            done += len(block)
+            report(done, total)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        report(-1, total)
+    return _dataset(problem, flat, shape, order, interrupted, done, optimizer or VarProLM())
+
+
+def _check_choice(what: str, found: str, valid: tuple[str, ...]) -> None:
+    if found not in valid:
+        raise KetyError(f"unknown {what} {found!r}; valid: {', '.join(valid)}")
+
+
+def _check_curves(data: NDArray[Any], problem: Problem) -> None:
+    if data.dtype.kind not in "fiu":
+        raise KetyError(f"curves must be real numbers, found dtype {data.dtype}")
+    if data.ndim < 1 or data.shape[-1] != len(problem.times):
+        raise KetyError(
+            f"curves have shape {data.shape}; the last axis must hold the "
+            f"{len(problem.times)} frames that times has"
+        )
+
+
+def _chosen_voxels(
+    mask: ArrayLike | None, shape: tuple[int, ...], order: Any
+) -> NDArray[np.intp] | None:
+    if mask is None:
+        return None
+    m = np.asarray(mask)
+    if m.shape != shape:
+        raise KetyError(f"mask has shape {m.shape}, the curves' voxels have {shape}")
+    return np.flatnonzero(np.ravel(m, order=order) != 0)
+
+
+def _blocks(total: int, chosen: NDArray[np.intp] | None) -> Iterator[Any]:
+    for start in range(0, total, BLOCK):
+        stop = min(start + BLOCK, total)
+        yield slice(start, stop) if chosen is None else chosen[start:stop]
+
+
+def _reporter(progress: bool | Progress, total: int) -> Progress:
+    if callable(progress):
+        tell = progress
+        return lambda done, of: tell(done, of) if done >= 0 else None
+    if not progress:
+        return lambda done, of: None
+    from tqdm import tqdm
+
+    bar = tqdm(total=total, unit=" voxels", unit_scale=True, desc="fit", dynamic_ncols=True)
+
+    def show(done: int, of: int) -> None:
+        if done < 0:
+            bar.close()
+        else:
+            bar.update(done - bar.n)
+
+    return show
+
+
+def _empty_maps(problem: Problem, count: int, fitted: bool) -> dict[str, NDArray[Any]]:
+    maps: dict[str, NDArray[Any]] = {}
+    names = [*problem.model.names, *(d.name for d in problem.model.derived)]
+    for name in [*(n + s for n in names for s in ("", "_se")), "cost", "r2"]:
+        maps[name] = np.full(count, np.nan, problem.dtype)
+    maps["evaluations"] = np.zeros(count, np.uint16)
+    maps["status"] = np.full(count, Status.OUTSIDE, np.uint8)
+    if fitted:
+        for name in ("fitted", "residual"):
+            maps[name] = np.full((count, len(problem.times)), np.nan, problem.dtype)
+    return maps
+
+
+def _store(
+    maps: dict[str, NDArray[Any]],
+    part: Any,
+    problem: Problem,
+    result: KernelFit,
+    curves: NDArray[Any] | None,
+) -> None:
+    """Public maps of one block from kernel quantities; errors by first-order propagation."""
+    model, aif = problem.model, problem.aif
+    values: dict[str, NDArray[Any]] = {}
+    slots: dict[str, tuple[int, Any]] = {}
+    dtype = problem.dtype.type
+    for p in model.parameters:
+        slot = ROLES.index(p.role)
+        factor = dtype(1.0 / p.kernel_factor(aif))
+        values[p.name] = result.parameters[:, slot] * factor
+        slots[p.name] = (slot, factor)
+
+    def covariance(a: str, b: str) -> NDArray[Any]:
+        (i, fi), (j, fj) = slots[a], slots[b]
+        i, j = max(i, j), min(i, j)
+        return result.covariance[:, i * (i + 1) // 2 + j] * (fi * fj)
+
+    for p in model.parameters:
+        maps[p.name][part] = values[p.name]
+        maps[p.name + "_se"][part] = np.sqrt(covariance(p.name, p.name))
+    for d in model.derived:
+        of = [values[n] for n in d.of]
+        maps[d.name][part] = d.value(*of, aif.hematocrit)
+        slopes = d.gradient(*of, aif.hematocrit)
+        variance = np.zeros(len(result.cost), problem.dtype)
+        for i, a in enumerate(d.of):
+            for j, b in enumerate(d.of):
+                variance += slopes[i] * slopes[j] * covariance(a, b)
+        maps[d.name + "_se"][part] = np.sqrt(np.maximum(variance, 0, where=variance == variance,
+                                                        out=variance))
+    maps["cost"][part] = result.cost
+    maps["r2"][part] = result.r2
+    maps["evaluations"][part] = result.evaluations
+    maps["status"][part] = result.status
+    if curves is not None:
+        kernel = np.nan_to_num(result.parameters, nan=0.0)
+        model_curves, _ = kernel_curves(
+            aif, problem.times, kernel, dtype=str(problem.dtype), threads=problem.threads
+        )
+        model_curves[~np.isfinite(result.cost)] = np.nan
+        maps["fitted"][part] = model_curves
+        maps["residual"][part] = curves - model_curves
+
+
+def _dataset(
+    problem: Problem,
+    flat: dict[str, NDArray[Any]],
+    shape: tuple[int, ...],
+    order: Any,
+    interrupted: bool,
+    done: int,
+    optimizer: VarProLM,
+) -> xarray.Dataset:
+    import xarray
+
+    spatial = ("x", "y", "z")
+    if len(shape) <= 1:
+        dims: tuple[str, ...] = ("voxel",) * len(shape)
+    elif len(shape) <= 3:
+        dims = spatial[: len(shape)]
+    else:
+        dims = tuple(f"dim_{i}" for i in range(len(shape)))
+    attributes = _attributes(problem.model)
+    variables = {}
+    for name, values in flat.items():
+        if values.ndim == 2:
+            full = values.reshape(*shape, values.shape[1], order=order)
+            variables[name] = ((*dims, "time"), full, attributes[name])
+        else:
+            variables[name] = (dims, values.reshape(shape, order=order), attributes[name])
+    coords = {"time": ("time", problem.times, {"units": "s", "long_name": "frame time"})}
+    with suppress(AttributeError):
+        optimizer = optimizer.__class__.__name__  # type: ignore[assignment]
+    return xarray.Dataset(
+        variables,
+        coords=coords,
+        attrs={
+            "model": problem.model.name,
+            "model_long_name": problem.model.long_name,
+            "model_osipi": problem.model.osipi,
+            "model_reference": problem.model.reference,
+            "software": f"kety {__version__}",
+            "optimizer": str(optimizer),
+            "dtype": str(problem.dtype),
+            "hematocrit": problem.aif.hematocrit,
+            "aif_site": problem.aif.site,
+            "aif_interpolation": problem.aif.interpolation,
+            "bounds": "; ".join(
+                f"{p.name} {problem.bounds[p.name][0]:g} to {problem.bounds[p.name][1]:g} {p.unit}"
+                for p in problem.model.parameters
+            ),
+            "interrupted": int(interrupted),
+            "voxels_done": done,
+        },
+    )
+
+
+def _attributes(model: Model) -> dict[str, dict[str, Any]]:
+    """Units, words and codes of every map that a fit of this model gives."""
+    out: dict[str, dict[str, Any]] = {}
+    for q in (*model.parameters, *model.derived):
+        out[q.name] = {"units": q.unit, "long_name": q.long_name, "osipi": q.osipi}
+        out[q.name + "_se"] = {
+            "units": q.unit,
+            "long_name": f"standard error of the {q.long_name}",
+            "osipi": "",
+        }
+    for name, unit, words in (
+        ("cost", "squared unit of the curves", "sum of squared residuals"),
+        ("r2", "1", "coefficient of determination"),
+        ("evaluations", "1", "exact model evaluations spent on the voxel"),
+        ("fitted", "unit of the curves", "fitted curve"),
+        ("residual", "unit of the curves", "measured less fitted curve"),
+    ):
+        out[name] = {"units": unit, "long_name": words, "osipi": ""}
+    out["status"] = {
+        "units": "1",
+        "long_name": "outcome of the fit",
+        "osipi": "",
+        "flag_values": np.array([s.value for s in Status], np.uint8),
+        "flag_meanings": " ".join(s.meaning for s in Status),
+    }
+    return out
