@@ -6,8 +6,11 @@
 
 namespace KETY_NS {
 
-constexpr int kCandidates = 4;  // cells refined for one voxel
+constexpr int kCandidates = 6;  // cells refined for one voxel
 constexpr int kVisits = 3;      // cells that one refinement may walk through
+constexpr int kMaxBlock = 4096;
+constexpr float kDictionaryError = 1e-5f;  // of the curves in a cell, relative and squared
+constexpr int kBins = 1024;     // of the delay, to bring like voxels together
 
 struct Candidate {
   int voxel, delay, rate, visit;
@@ -18,7 +21,7 @@ struct Candidate {
 // Working memory of one thread, sized once; nothing is allocated per voxel.
 template <class T, int W, int F>
 struct Scratch {
-  T* y = nullptr;         // (frames, block)
+  T* y = nullptr;         // (block, frames)
   T* tile = nullptr;      // (frames, W)
   float* z = nullptr;     // (block, rank)
   float* z_lanes = nullptr;  // (rank, F)
@@ -28,10 +31,9 @@ struct Scratch {
   Candidate* candidates = nullptr;
   int* order = nullptr;
   int* queue = nullptr;
-  float* key = nullptr;
   T *p = nullptr, *trial = nullptr, *g = nullptr, *h = nullptr, *cost = nullptr, *plain = nullptr,
-    *damping = nullptr, *fall = nullptr, *square = nullptr, *spread = nullptr;
-  int *evaluations = nullptr, *owner = nullptr, *state = nullptr, *first = nullptr, *level = nullptr;
+    *damping = nullptr, *fall = nullptr, *band = nullptr, *square = nullptr, *spread = nullptr;
+  int *evaluations = nullptr, *owner = nullptr, *state = nullptr, *first = nullptr, *bin = nullptr;
   int block = 0, tasks = 0;
   void* memory = nullptr;
 };
@@ -41,11 +43,11 @@ enum TaskState { kRunning = 0, kDone = 1, kLimit = 2 };
 template <class T, int W, int F>
 Scratch<T, W, F> make_scratch(const FitCall& call) {
   Scratch<T, W, F> s;
-  // A block's curves stay in the second-level cache.
-  long block = (256L << 10) / (static_cast<long>(sizeof(T)) * call.frames);
-  block = block < 64 ? 64 : block > 1024 ? 1024 : block / 64 * 64;
+  // Large, so that voxels of like delay meet in one register; a block's curves stay in cache.
+  long block = (1L << 20) / (static_cast<long>(sizeof(T)) * call.frames);
+  block = block < 256 ? 256 : block > kMaxBlock ? kMaxBlock : block / 64 * 64;
   s.block = static_cast<int>(block);
-  s.tasks = 2 * s.block + 16;
+  s.tasks = kCandidates * s.block;
   for (int pass = 0; pass < 2; ++pass) {
     long used = 0;
     auto take = [&]<class E>(E*& p, long n) {
@@ -55,7 +57,7 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
     const int rank = call.rank, n = s.tasks;
     take(s.y, static_cast<long>(call.frames) * s.block);
     take(s.tile, static_cast<long>(call.frames) * W);
-    take(s.z, static_cast<long>(s.block) * rank);
+    take(s.z, static_cast<long>(s.block + F) * rank);
     take(s.z_lanes, static_cast<long>(rank) * F);
     take(s.best, static_cast<long>(call.delays) * F);
     take(s.arg, static_cast<long>(call.delays) * F);
@@ -63,7 +65,6 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
     take(s.candidates, static_cast<long>(s.block) * kCandidates);
     take(s.order, static_cast<long>(s.block) * kCandidates);
     take(s.queue, n);
-    take(s.key, n);
     take(s.p, kParameters * n);
     take(s.trial, kParameters * n);
     take(s.g, kParameters * n);
@@ -72,84 +73,94 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
     take(s.plain, n);
     take(s.damping, n);
     take(s.fall, n);
+    take(s.band, 2L * n);
     take(s.square, s.block);
     take(s.spread, s.block);
     take(s.evaluations, n);
     take(s.owner, n);
     take(s.state, n);
-    take(s.level, n);
+    take(s.bin, n);
     take(s.first, s.block);
     if (pass == 0) s.memory = kety_allocate(used);
   }
   return s;
 }
 
-// Curves of a block, transposed to (frames, block), with what their samples say of themselves.
+// Curves of a block, contiguous, with what their samples say of themselves.
 template <class T, int W, int F>
-KETY_FN void load_block(const FitCall& call, long start, int n, Scratch<T, W, F>& s,
-                        unsigned char* status) {
+KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W, F>& s,
+                           unsigned char* status) {
+  using V = Lanes<T, W>;
+  const int frames = call.frames, whole = frames / W * W;
+  const T* weights = static_cast<const T*>(call.weights);
   for (int b = 0; b < n; ++b) {
-    const T* y = static_cast<const T*>(call.curves) + (start + b) * call.voxel_stride;
-    T low = y[0], high = y[0], sum = 0, check = 0, square = 0;
-    for (int j = 0; j < call.frames; ++j) {
-      const T v = y[j * call.frame_stride];
-      s.y[static_cast<long>(j) * s.block + b] = v;
-      low = v < low ? v : low;
-      high = v > high ? v : high;
-      sum += v;
-      check += v * 0;  // NaN where a sample is not finite
-      square += v * v;
-    }
-    const bool finite = check == 0 && square * 0 == 0;
-    const T mean = sum / static_cast<T>(call.frames);
-    T spread = 0;
-    for (int j = 0; j < call.frames; ++j) {
-      const T v = s.y[static_cast<long>(j) * s.block + b] - mean;
-      spread += v * v;
-    }
-    s.spread[b] = spread;
-    if (call.weights) {
-      square = 0;
-      for (int j = 0; j < call.frames; ++j) {
-        const T v = s.y[static_cast<long>(j) * s.block + b];
-        square += static_cast<const T*>(call.weights)[j] * v * v;
+    const T* from = static_cast<const T*>(call.curves) + (start + b) * call.voxel_stride;
+    T* y = s.y + static_cast<long>(b) * frames;
+    if (call.frame_stride == 1)
+      __builtin_memcpy(y, from, sizeof(T) * frames);
+    else
+      for (int j = 0; j < frames; ++j) y[j] = from[j * call.frame_stride];
+    // Moments about the first sample, so that a high offset costs no precision.
+    const T origin = y[0];
+    V sum = {}, square = {}, deviation = {};
+    auto add = [&](const V& v, const V& w) {
+      sum += v - origin;
+      deviation += (v - origin) * (v - origin);
+      square += w * v * v;
+    };
+    const V one = V{} + T(1);
+    for (int j = 0; j < whole; j += W)
+      add(load<T, W>(y + j), weights ? load<T, W>(weights + j) : one);
+    if (whole < frames) {
+      V rest = V{} + origin, w = {};
+      for (int j = whole; j < frames; ++j) {
+        set<T, W>(rest, j - whole, y[j]);
+        set<T, W>(w, j - whole, weights ? weights[j] : T(1));
       }
+      add(rest, w);
     }
-    s.square[b] = square;
-    status[b] = !finite ? kNotFinite : !(high > low) ? kNotEnhancing : kOutside;
+    T total = 0, spread = 0, all = 0;
+    for (int l = 0; l < W; ++l) {
+      total += get<T, W>(sum, l);
+      spread += get<T, W>(deviation, l);
+      all += get<T, W>(square, l);
+    }
+    const bool finite = (all - all == 0) && (spread - spread == 0);
+    s.spread[b] = spread - total * total / static_cast<T>(frames);
+    s.square[b] = all;
+    status[b] = !finite ? kNotFinite : !(spread > 0) ? kNotEnhancing : kOutside;
     if (status[b] != kOutside)  // keeps the lanes beside it busy with numbers
-      for (int j = 0; j < call.frames; ++j) s.y[static_cast<long>(j) * s.block + b] = 0;
+      for (int j = 0; j < frames; ++j) y[j] = 0;
   }
-  for (int b = n; b < s.block; ++b)
-    for (int j = 0; j < call.frames; ++j) s.y[static_cast<long>(j) * s.block + b] = 0;
 }
 
 // Products with the basis, (block, rank).
 template <class T, int W, int F>
-KETY_FN void project(const Dictionary& d, int frames, int n, Scratch<T, W, F>& s) {
-  using V = Lanes<float, F>;
-  constexpr int R = 8;
-  for (int b = 0; b < n; b += F)
+KETY_STAGE void project(const Dictionary& d, int frames, int n, Scratch<T, W, F>& s) {
+  constexpr int R = 8, B = 4;
+  typedef float Part __attribute__((vector_size(R * sizeof(float))));
+  for (int b0 = 0; b0 < n; b0 += B) {
+    const T* y[B];
+    for (int i = 0; i < B; ++i)
+      y[i] = s.y + static_cast<long>(b0 + i < n ? b0 + i : b0) * frames;
     for (int r0 = 0; r0 < d.rank; r0 += R) {
-      V acc[R] = {};
+      Part acc[B] = {};
       for (int j = 0; j < frames; ++j) {
-        V y;
-        const T* from = s.y + static_cast<long>(j) * s.block + b;
-        if constexpr (sizeof(T) == sizeof(float))
-          y = load<float, F>(from);
-        else
-          for (int l = 0; l < F; ++l) set<float, F>(y, l, static_cast<float>(from[l]));
-        const float* u = d.basis + static_cast<long>(j) * d.rank + r0;
-        for (int r = 0; r < R; ++r) acc[r] += y * u[r];
+        Part u;
+        __builtin_memcpy(&u, d.basis + static_cast<long>(j) * d.rank + r0, sizeof u);
+        for (int i = 0; i < B; ++i) acc[i] += static_cast<float>(y[i][j]) * u;
       }
-      for (int r = 0; r < R; ++r)
-        for (int l = 0; l < F; ++l) s.z[(b + l) * d.rank + r0 + r] = get<float, F>(acc[r], l);
+      for (int i = 0; i < B && b0 + i < n; ++i)
+        __builtin_memcpy(s.z + static_cast<long>(b0 + i) * d.rank + r0, &acc[i], sizeof acc[i]);
     }
+  }
+  const int padded = (n + F - 1) / F * F;
+  for (int i = n * d.rank; i < padded * d.rank; ++i) s.z[i] = 0;
 }
 
 // The cells worth refining: peaks of the explained sum of squares along the delay.
 template <class T, int W, int F>
-KETY_FN int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T, W, F>& s,
+KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T, W, F>& s,
                    const unsigned char* status) {
   using V = Lanes<float, F>;
   int count = 0;
@@ -167,7 +178,7 @@ KETY_FN int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T, W
       int cell[kCandidates], found = 0;
       for (int m = 0; m < d.delays; ++m) {
         const float e = s.best[m * F + l];
-        const bool wall_before = m == 0 || d.barrier[m - 1], wall = m == d.delays - 1 || d.barrier[m];
+        const bool wall_before = walled(d, m - 1), wall = walled(d, m);
         if (!wall_before && s.best[(m - 1) * F + l] > e) continue;
         if (!wall && s.best[(m + 1) * F + l] >= e) continue;
         int at = found < kCandidates ? found : kCandidates;
@@ -207,7 +218,7 @@ KETY_FN void transpose_rows(const float* const rows[F], int n, Lanes<float, F>* 
 
 // Refinement inside cells, walking to a neighbour where the climb leaves its cell.
 template <class T, int W, int F>
-KETY_FN void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
+KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
   using V = Lanes<float, F>;
   typedef float Row __attribute__((vector_size(kRowsPadded * sizeof(float))));
   int active = count;
@@ -237,8 +248,7 @@ KETY_FN void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
         polys[l] = d.poly + static_cast<long>(node) * kPoly;
         // A cell may be left a little, towards a neighbour, but never through a wall.
         const float overlap = 1.1f;
-        const bool wall_lo = c.delay == 0 || d.barrier[c.delay - 1],
-                   wall_hi = c.delay == d.delays - 1 || d.barrier[c.delay];
+        const bool wall_lo = walled(d, c.delay - 1), wall_hi = walled(d, c.delay);
         set<float, F>(x, l, c.x);
         set<float, F>(y, l, c.y);
         set<float, F>(lo_x, l, c.rate == 0 ? -1.0f : -overlap);
@@ -277,9 +287,30 @@ KETY_FN void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
   }
 }
 
-// Exact Levenberg-Marquardt for all tasks of a block, in order of delay so that lanes share pieces.
+// The running tasks in order of level and delay, so that the lanes of a register share pieces.
+template <class T, int W, int F>
+KETY_STAGE void arrange(const Problem<T>& problem, int active, Scratch<T, W, F>& s,
+                        int waiting[kLevels + 1]) {
+  const float lo = static_cast<float>(problem.lo[3]), hi = static_cast<float>(problem.hi[3]);
+  const float rate = hi > lo ? (kBins - 1) / (hi - lo) : 0;
+  int counts[kLevels * kBins + 1] = {};
+  for (int q = 0; q < active; ++q) {
+    const int t = s.queue[q];
+    const T k = s.trial[2 * s.tasks + t];
+    int level = 0;
+    while (level < kLevels - 1 && k > problem.limit[level]) ++level;
+    const int bin = static_cast<int>((static_cast<float>(s.trial[3 * s.tasks + t]) - lo) * rate);
+    s.bin[t] = level * kBins + (bin < 0 ? 0 : bin >= kBins ? kBins - 1 : bin);
+    ++counts[s.bin[t] + 1];
+  }
+  for (int i = 0; i < kLevels * kBins; ++i) counts[i + 1] += counts[i];
+  for (int i = 0; i <= kLevels; ++i) waiting[i] = counts[i * kBins];
+  for (int q = 0; q < active; ++q) s.order[counts[s.bin[s.queue[q]]]++] = s.queue[q];
+}
+
+// Exact Levenberg-Marquardt for all tasks of a block.
 template <class T, int W, int F, bool Weighted>
-KETY_FN void polish(const FitCall& call, const Problem<T>& problem, int tasks, Scratch<T, W, F>& s) {
+KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks, Scratch<T, W, F>& s) {
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   constexpr int P = kParameters;
@@ -288,29 +319,19 @@ KETY_FN void polish(const FitCall& call, const Problem<T>& problem, int tasks, S
   const int n = s.tasks;
   int active = tasks;
   for (int i = 0; i < tasks; ++i) s.queue[i] = i;
+  int waiting[kLevels + 1];
   for (int round = 0; round < call.max_evaluations && active > 0; ++round) {
-    // Lanes share the pieces of one level, which a voxel's own rate decides.
-    int waiting[kLevels + 1] = {};
-    for (int q = 0; q < active; ++q) {
-      const T k = s.trial[2 * n + s.queue[q]];
-      int level = 0;
-      while (level < kLevels - 1 && k > problem.limit[level]) ++level;
-      s.level[s.queue[q]] = level;
-      ++waiting[level + 1];
-    }
-    for (int i = 0; i < kLevels; ++i) waiting[i + 1] += waiting[i];
-    int fill[kLevels];
-    for (int i = 0; i < kLevels; ++i) fill[i] = waiting[i];
-    for (int q = 0; q < active; ++q) s.order[fill[s.level[s.queue[q]]]++] = s.queue[q];
+    arrange<T, W, F>(problem, active, s, waiting);
     int next = 0;
     for (int level = 0; level < kLevels; ++level)
     for (int q0 = waiting[level]; q0 < waiting[level + 1]; q0 += W) {
       const int stop = waiting[level + 1];
       int id[W];
       for (int l = 0; l < W; ++l) id[l] = s.order[q0 + l < stop ? q0 + l : q0];
-      for (int j = 0; j < call.frames; ++j)
-        for (int l = 0; l < W; ++l)
-          s.tile[j * W + l] = s.y[static_cast<long>(j) * s.block + s.owner[id[l]]];
+      for (int l = 0; l < W; ++l) {
+        const T* y = s.y + static_cast<long>(s.owner[id[l]]) * call.frames;
+        for (int j = 0; j < call.frames; ++j) s.tile[j * W + l] = y[j];
+      }
       auto gather = [&](const T* from) {
         V v;
         for (int l = 0; l < W; ++l) set<T, W>(v, l, from[id[l]]);
@@ -336,7 +357,16 @@ KETY_FN void polish(const FitCall& call, const Problem<T>& problem, int tasks, S
       damping = accept ? (gain > T(0.5) * expected ? good : damping) : upper(poor, V(one * T(1e-3)));
       damping = damping < T(1e-7) ? one * T(1e-7) : damping;
       V step[P];
-      const V fall = bounded_step<T, W>(problem, p, g, h, damping, step);
+      V lo[P], hi[P];
+      for (int i = 0; i < P; ++i) {
+        lo[i] = zero + problem.lo[i];
+        hi[i] = zero + problem.hi[i];
+      }
+      for (int l = 0; l < W; ++l) {
+        set<T, W>(lo[3], l, s.band[2 * id[l]]);
+        set<T, W>(hi[3], l, s.band[2 * id[l] + 1]);
+      }
+      const V fall = bounded_step<T, W>(problem, p, g, h, damping, lo, hi, step);
       const V square = [&] {
         V v;
         for (int l = 0; l < W; ++l) set<T, W>(v, l, s.square[s.owner[id[l]]]);
@@ -358,7 +388,8 @@ KETY_FN void polish(const FitCall& call, const Problem<T>& problem, int tasks, S
         for (int i = 0; i < P; ++i) {
           const T at = get<T, W>(p[i], l);
           T to = at + get<T, W>(step[i], l);
-          to = to < problem.lo[i] ? problem.lo[i] : to > problem.hi[i] ? problem.hi[i] : to;
+          const T low = get<T, W>(lo[i], l), high = get<T, W>(hi[i], l);
+          to = to < low ? low : to > high ? high : to;
           s.p[i * n + t] = finished && take && is_set<T, W>(small, l) ? to : at;
           s.trial[i * n + t] = to;
           s.g[i * n + t] = get<T, W>(g[i], l);
@@ -379,7 +410,7 @@ KETY_FN void polish(const FitCall& call, const Problem<T>& problem, int tasks, S
 
 // Results of one block into the caller's arrays.
 template <class T, int W, int F>
-KETY_FN void write_block(const FitCall& call, const Problem<T>& problem, long start, int n,
+KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long start, int n,
                          Scratch<T, W, F>& s, const unsigned char* status) {
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
@@ -443,7 +474,7 @@ KETY_FN void write_block(const FitCall& call, const Problem<T>& problem, long st
 template <class T, int W, int F, bool Weighted>
 void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& problem, long start,
                int n, Scratch<T, W, F>& s) {
-  unsigned char status[1024];
+  unsigned char status[kMaxBlock];
   load_block<T, W, F>(call, start, n, s, status);
   project<T, W, F>(d, call.frames, n, s);
   const int count = choose<T, W, F>(call, d, n, s, status);
@@ -452,7 +483,7 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
   int tasks = 0;
   for (int i = 0; i < count;) {
     const int b = s.candidates[i].voxel;
-    int end = i, best = i, rival = -1;
+    int end = i, best = i;
     for (; end < count && s.candidates[end].voxel == b; ++end)
       if (s.candidates[end].miss < s.candidates[best].miss) best = end;
     const Candidate& top = s.candidates[best];
@@ -466,13 +497,10 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
       i = end;
       continue;
     }
-    for (int q = i; q < end; ++q)
-      if (q != best && s.candidates[q].miss <= top.miss + call.rival * rest &&
-          (rival < 0 || s.candidates[q].miss < s.candidates[rival].miss))
-        rival = q;
-    const int chosen[2] = {best, rival};
-    for (int q : chosen) {
-      if (q < 0) continue;
+    // Minima too close to call are all solved exactly.
+    const float limit = top.miss + call.rival * rest + kDictionaryError * square;
+    for (int q = i; q < end; ++q) {
+      if (q != best && s.candidates[q].miss > limit) continue;
       const Candidate& c = s.candidates[q];
       const float start_at[kParameters] = {c.v, c.a, c.k, c.tau};
       for (int m = 0; m < kParameters; ++m) {
@@ -480,36 +508,21 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
         x = x < problem.lo[m] ? problem.lo[m] : x > problem.hi[m] ? problem.hi[m] : x;
         s.trial[m * s.tasks + tasks] = x;
       }
+      // A voxel stays between the walls of its start; other stretches have starts of their own.
+      T* band = s.band + 2 * tasks;
+      band[0] = static_cast<T>(d.band_lo[c.delay]);
+      band[1] = static_cast<T>(d.band_hi[c.delay]);
+      T& tau = s.trial[3 * s.tasks + tasks];
+      tau = tau < band[0] ? band[0] : tau > band[1] ? band[1] : tau;
       s.owner[tasks] = b;
-      s.key[tasks] = c.tau;
+      s.cost[tasks] = static_cast<T>(__builtin_inf());
+      s.fall[tasks] = 0;
+      s.damping[tasks] = static_cast<T>(1e-3);
+      s.evaluations[tasks] = 0;
+      s.state[tasks] = kRunning;
       ++tasks;
     }
     i = end;
-  }
-  // In order of delay: a counting sort by narrow bins, stable so that results are reproducible.
-  constexpr int bins = 512;
-  int counts[bins + 1] = {};
-  const float lo = static_cast<float>(problem.lo[3]), hi = static_cast<float>(problem.hi[3]);
-  const float rate = hi > lo ? (bins - 1) / (hi - lo) : 0;
-  auto bin = [&](float tau) {
-    const int k = static_cast<int>((tau - lo) * rate);
-    return k < 0 ? 0 : k >= bins ? bins - 1 : k;
-  };
-  for (int t = 0; t < tasks; ++t) counts[bin(s.key[t]) + 1]++;
-  for (int k = 0; k < bins; ++k) counts[k + 1] += counts[k];
-  for (int t = 0; t < tasks; ++t) s.order[counts[bin(s.key[t])]++] = t;
-  // Reorder the tasks themselves.
-  for (int m = 0; m < kParameters; ++m)
-    for (int t = 0; t < tasks; ++t) s.p[m * s.tasks + t] = s.trial[m * s.tasks + s.order[t]];
-  for (int t = 0; t < tasks; ++t) s.queue[t] = s.owner[s.order[t]];
-  for (int t = 0; t < tasks; ++t) {
-    s.owner[t] = s.queue[t];
-    for (int m = 0; m < kParameters; ++m) s.trial[m * s.tasks + t] = s.p[m * s.tasks + t];
-    s.cost[t] = static_cast<T>(__builtin_inf());
-    s.fall[t] = 0;
-    s.damping[t] = static_cast<T>(1e-3);
-    s.evaluations[t] = 0;
-    s.state[t] = kRunning;
   }
   polish<T, W, F, Weighted>(call, problem, tasks, s);
   for (int t = 0; t < tasks; ++t) {

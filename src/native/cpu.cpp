@@ -241,7 +241,8 @@ void fit(nb::list levels, Array<double> times, nb::ndarray<const T, nb::ndim<2>,
   call.rank = static_cast<int>(r);
   call.delay_centre = checked<float>(dictionary, "delay_centre", m);
   call.delay_half = checked<float>(dictionary, "delay_half", m);
-  call.barrier = checked<unsigned char>(dictionary, "barrier", m);
+  call.band_lo = checked<double>(dictionary, "band_lo", m);
+  call.band_hi = checked<double>(dictionary, "band_hi", m);
   call.rate_centre = checked<float>(dictionary, "rate_centre", k);
   call.rate_half = checked<float>(dictionary, "rate_half", k);
   call.c_unit = checked<float>(dictionary, "c_unit", m * r);
@@ -251,7 +252,7 @@ void fit(nb::list levels, Array<double> times, nb::ndarray<const T, nb::ndim<2>,
   call.g_across = checked<float>(dictionary, "g_across", m * k);
   call.table = checked<float>(dictionary, "table", m * k * r * 16);
   call.curves_table = checked<float>(dictionary, "curves", m * k * r * 14);
-  call.poly = checked<float>(dictionary, "poly", m * k * 24);
+  call.poly = checked<float>(dictionary, "poly", m * k * kPolySize);
   call.basis = checked<float>(dictionary, "basis", times.size() * r);
   call.use_v = nb::cast<bool>(dictionary["use_v"]);
   call.plain = nb::cast<bool>(dictionary["plain"]);
@@ -281,6 +282,7 @@ void fit(nb::list levels, Array<double> times, nb::ndarray<const T, nb::ndim<2>,
 
 NB_MODULE(_native, module) {
   module.doc() = "The C++ core: forward kernel and solvers. Arrays are checked in kety.fitting.engine.";
+  module.attr("GRAM_DEGREE") = kDegree;
   module.def("instruction_sets", [] {
     std::vector<std::string> names;
     for (const Engine* e : engines()) names.emplace_back(e->name);

@@ -6,19 +6,23 @@
 // where the curves jump (a frame meets the first sample of the input), so each search is smooth.
 #pragma once
 #include "lanes.hpp"
+#include "types.hpp"
 
 namespace KETY_NS {
 
 constexpr int kRows = 14;      // Taylor rows of a cell: 4 for c, 10 for G
 constexpr int kRowsPadded = 16;
-constexpr int kPoly = 24;      // Gram polynomials: c.c (4), c.G (10), G.G (10)
+// Gram polynomials keep more than degree 3: products of the cubic rows cut there would no longer be
+// the Gram matrix of any curve, and the error would be relative to the signal, not the residual.
+constexpr int kPoly = kPolySize;
 constexpr int kMaxRank = 32;
 
 struct Dictionary {
   int delays, rates, rank;
   const float* delay_centre;  // (delays) s
   const float* delay_half;
-  const unsigned char* barrier;  // (delays): no crossing from this delay cell to the next
+  const double* band_lo;      // (delays) s, walls between which the cell lies
+  const double* band_hi;
   const float* rate_centre;   // (rates) 1/s
   const float* rate_half;
   const float* c_unit;        // (delays, rank) unit vector along c
@@ -28,7 +32,7 @@ struct Dictionary {
   const float* g_across;      // (delays, rates) length of G less its part along c
   const float* table;         // (delays, rates, rank, 16) Taylor rows, and the same
   const float* curves;        // (delays, rates, 14, rank) the other way round
-  const float* poly;          // (delays, rates, 24)
+  const float* poly;          // (delays, rates, kPoly)
   const float* basis;         // (frames, rank), weights folded in
   float lo_v, hi_v, lo_a, hi_a;
   bool use_v, plain;          // plain: amplitudes bounded by 0 alone as far as the scan goes
@@ -128,32 +132,54 @@ KETY_FN void scan(const Dictionary& d, const Lanes<float, W>* z, float* best, in
   }
 }
 
-// A polynomial of total degree 3 with its gradient and Hessian; coefficients in the order
-// 1, x, y, xx, xy, yy, xxx, xxy, xyy, yyy.
+// A polynomial of total degree D in x and y with its gradient and Hessian. Coefficients by power of
+// y, then of x: 1, x, .., x^D, y, yx, .., yx^(D-1), .., y^D.
 template <int W>
 struct Jet {
   Lanes<float, W> f, x, y, xx, xy, yy;
 };
 
-template <int W>
+template <int W, int D>
 KETY_FN Jet<W> jet(const Lanes<float, W>* c, const Lanes<float, W>& x, const Lanes<float, W>& y) {
-  Jet<W> j;
-  j.f = c[0] + x * (c[1] + x * (c[3] + x * c[6])) +
-        y * (c[2] + x * (c[4] + x * c[7]) + y * (c[5] + x * c[8] + y * c[9]));
-  j.x = c[1] + x * (2.0f * c[3] + 3.0f * x * c[6]) + y * (c[4] + 2.0f * x * c[7] + y * c[8]);
-  j.y = c[2] + x * (c[4] + x * c[7]) + y * (2.0f * (c[5] + x * c[8]) + 3.0f * y * c[9]);
-  j.xx = 2.0f * c[3] + 6.0f * x * c[6] + 2.0f * y * c[7];
-  j.xy = c[4] + 2.0f * (x * c[7] + y * c[8]);
-  j.yy = 2.0f * c[5] + 2.0f * x * c[8] + 6.0f * y * c[9];
+  using V = Lanes<float, W>;
+  Jet<W> j = {};
+  V half_xx = {}, half_yy = {};
+  int at = (D + 1) * (D + 2) / 2;
+#pragma GCC unroll 8
+  for (int q = D; q >= 0; --q) {
+    const int n = D - q;
+    at -= n + 1;
+    V f = c[at + n], d = {}, h = {};  // value, slope, half curvature of this row in x
+#pragma GCC unroll 8
+    for (int p = n - 1; p >= 0; --p) {
+      h = h * x + d;
+      d = d * x + f;
+      f = f * x + c[at + p];
+    }
+    half_yy = half_yy * y + j.y;
+    j.y = j.y * y + j.f;
+    j.f = j.f * y + f;
+    j.xy = j.xy * y + j.x;
+    j.x = j.x * y + d;
+    half_xx = half_xx * y + h;
+  }
+  j.xx = 2.0f * half_xx;
+  j.yy = 2.0f * half_yy;
   return j;
 }
 
-template <int W>
+template <int W, int D>
 KETY_FN Jet<W> jet_y(const Lanes<float, W>* c, const Lanes<float, W>& y) {
+  using V = Lanes<float, W>;
   Jet<W> j = {};
-  j.f = c[0] + y * (c[1] + y * (c[2] + y * c[3]));
-  j.y = c[1] + y * (2.0f * c[2] + 3.0f * y * c[3]);
-  j.yy = 2.0f * c[2] + 6.0f * y * c[3];
+  V half = {};
+#pragma GCC unroll 8
+  for (int q = D; q >= 0; --q) {
+    half = half * y + j.y;
+    j.y = j.y * y + j.f;
+    j.f = j.f * y + c[q];
+  }
+  j.yy = 2.0f * half;
   return j;
 }
 
@@ -162,9 +188,9 @@ KETY_FN Jet<W> jet_y(const Lanes<float, W>* c, const Lanes<float, W>& y) {
 // large numbers; minima are compared by this residual instead.
 KETY_FN float residual(const Dictionary& d, int node, const float* z, float x, float y, float v,
                        float a) {
-  const float c[kRows] = {v,         v * y,     v * y * y, v * y * y * y, a,
-                          a * x,     a * y,     a * x * x, a * x * y,     a * y * y,
-                          a * x * x * x, a * x * x * y, a * x * y * y, a * y * y * y};
+  const float ax = a * x, ay = a * y, axx = ax * x, ayy = ay * y;
+  const float c[kRows] = {v,      v * y, v * y * y, v * y * y * y, a,   ax,      axx,
+                          axx * x, ay,    ay * x,    ay * x * x,    ayy, ayy * x, ayy * y};
   typedef float Part __attribute__((vector_size(8 * sizeof(float))));
   const float* rows = d.curves + static_cast<long>(node) * kRows * d.rank;
   Part sum = {};
@@ -181,6 +207,11 @@ KETY_FN float residual(const Dictionary& d, int node, const float* z, float x, f
   float total = 0;
   for (int l = 0; l < 8; ++l) total += sum[l];
   return total;
+}
+
+// Whether a wall stands between delay cell m and the next.
+KETY_FN bool walled(const Dictionary& d, int m) {
+  return m < 0 || m >= d.delays - 1 || d.band_lo[m] != d.band_lo[m + 1];
 }
 
 template <int W>
@@ -203,9 +234,9 @@ KETY_FN Climb<W> climb(const Dictionary& d, const Lanes<float, W>* zc, const Lan
   V x = x0, y = y0;
   at.explained = zero - 3e38f;
   for (int it = 0;; ++it) {
-    const Jet<W> b1 = jet_y<W>(zc, y), b2 = jet<W>(zc + 4, x, y);
-    const Jet<W> a11 = jet_y<W>(poly, y), a12 = jet<W>(poly + 4, x, y),
-                 a22 = jet<W>(poly + 14, x, y);
+    const Jet<W> b1 = jet_y<W, 3>(zc, y), b2 = jet<W, 3>(zc + 4, x, y);
+    const Jet<W> a11 = jet_y<W, kDegree>(poly, y), a12 = jet<W, kDegree>(poly + kPolyC, x, y),
+                 a22 = jet<W, kDegree>(poly + kPolyC + kPolyG, x, y);
     V v, a;
     const V e = box_amplitudes<W>(d, b1.f, b2.f, a11.f, a12.f, a22.f, v, a);
     const M better = e > at.explained;

@@ -93,7 +93,8 @@ void fit_range(const FitCall& call, long begin, long end) {
   d.rank = call.rank;
   d.delay_centre = call.delay_centre;
   d.delay_half = call.delay_half;
-  d.barrier = call.barrier;
+  d.band_lo = call.band_lo;
+  d.band_hi = call.band_hi;
   d.rate_centre = call.rate_centre;
   d.rate_half = call.rate_half;
   d.c_unit = call.c_unit;

@@ -28,14 +28,20 @@ struct Pieces {
   double bucket_origin, bucket_rate;
 };
 
+// Whether a voxel of delay tau has passed the start of piece i at time t. The difference of the
+// two shared times is taken in double, so that float32 keeps its precision in long series.
 template <class T>
-KETY_FN int locate(const Pieces<T>& in, double x) {
-  if (x < in.start[1]) return 0;
-  double b = (x - in.bucket_origin) * in.bucket_rate;
-  int bin = b < in.buckets - 1 ? static_cast<int>(b) : in.buckets - 1;
+KETY_FN bool passed(const Pieces<T>& in, int i, double t, T tau) {
+  return static_cast<T>(t - in.start[i]) - tau >= T(0);
+}
+
+template <class T>
+KETY_FN int locate(const Pieces<T>& in, double t, T tau) {
+  const double x = (t - static_cast<double>(tau) - in.bucket_origin) * in.bucket_rate;
+  const int bin = x < in.buckets - 1 ? static_cast<int>(x) : in.buckets - 1;
   int i = in.bucket[bin < 0 ? 0 : bin];
-  while (i > 1 && x < in.start[i]) --i;
-  while (i < in.count - 1 && x >= in.start[i + 1]) ++i;
+  while (i > 0 && !passed(in, i, t, tau)) --i;
+  while (i < in.count - 1 && passed(in, i + 1, t, tau)) ++i;
   return i;
 }
 
@@ -131,33 +137,37 @@ KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E
   }
 }
 
-// The point of every lane at frame time t. Lanes whose delays fall into one piece (the usual case,
-// since voxels are taken in order of delay) read it once; others are collected lane by lane. Both
-// roads do the same arithmetic, so a voxel's result does not depend on its neighbours.
+// The point of every lane at frame time t. Lanes share the pieces between those of the least and
+// the largest delay, usually one or two since voxels are taken in order of delay; each lane picks
+// its own among them, by a rule that does not depend on the other lanes.
 // Returns false where no lane has seen the input yet (the point is zero then).
 template <class T, int W, int E>
 KETY_FN bool sample(const Pieces<T>& in, double t, const Lanes<T, W> k[E], const Lanes<T, W>& tau,
                     T tau_min, T tau_max, const Lanes<T, W>* knots, Point<T, W, E>& out) {
   using V = Lanes<T, W>;
-  const int last = locate(in, t - static_cast<double>(tau_min));
+  const int last = locate(in, t, tau_min);
   if (last == 0) return false;
-  const int first =
-      tau_max == tau_min ? last : locate(in, t - static_cast<double>(tau_max));
+  int first = last;
+  while (first > 0 && !passed(in, first, t, tau_max)) --first;
+  const T* p = in.taylor + 4 * first;
+  V u = static_cast<T>(t - in.start[first]) - tau;
   if (first == last) {
-    const V u = static_cast<T>(t - in.start[first]) - tau;
-    expand<T, W, E>(in.taylor + 4 * first, knots + 2 * E * first, k, u, out);
+    expand<T, W, E>(p, knots + 2 * E * first, k, u, out);
     return true;
   }
-  V p[4] = {}, knot[2 * E] = {}, u = {};
-  for (int l = 0; l < W; ++l) {
-    const T tau_l = get<T, W>(tau, l);
-    const int i = locate(in, t - static_cast<double>(tau_l));
-    if (i == 0) continue;
-    for (int m = 0; m < 4; ++m) set<T, W>(p[m], l, in.taylor[4 * i + m]);
-    for (int e = 0; e < 2 * E; ++e) set<T, W>(knot[e], l, get<T, W>(knots[2 * E * i + e], l));
-    set<T, W>(u, l, static_cast<T>(t - in.start[i]) - tau_l);
+  if (first == 0) u = V{};
+  V q[4], knot[2 * E];
+  for (int m = 0; m < 4; ++m) q[m] = V{} + p[m];
+  for (int e = 0; e < 2 * E; ++e) knot[e] = knots[2 * E * first + e];
+  for (int i = first + 1; i <= last; ++i) {
+    const V ui = static_cast<T>(t - in.start[i]) - tau;
+    const Mask<T, W> here = ui >= V{};
+    p = in.taylor + 4 * i;
+    u = here ? ui : u;
+    for (int m = 0; m < 4; ++m) q[m] = here ? V{} + p[m] : q[m];
+    for (int e = 0; e < 2 * E; ++e) knot[e] = here ? knots[2 * E * i + e] : knot[e];
   }
-  expand<T, W, E>(p, knot, k, u, out);
+  expand<T, W, E>(q, knot, k, u, out);
   return true;
 }
 

@@ -11,6 +11,9 @@
 #define KETY_FN inline __attribute__((always_inline))
 #endif
 
+// The stages of a block, kept apart so that a profile names them.
+#define KETY_STAGE __attribute__((noinline))
+
 namespace KETY_NS {
 
 template <class T, int W>

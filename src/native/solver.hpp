@@ -112,7 +112,8 @@ KETY_FN void factorise(Lanes<T, W> m[kPairs], Lanes<T, W> inverse_pivot[kParamet
 template <class T, int W>
 KETY_FN Lanes<T, W> bounded_step(const Problem<T>& problem, const Lanes<T, W> p[kParameters],
                                  const Lanes<T, W> g[kParameters], const Lanes<T, W> h[kPairs],
-                                 const Lanes<T, W>& damping, Lanes<T, W> step[kParameters]) {
+                                 const Lanes<T, W>& damping, const Lanes<T, W> lo[kParameters],
+                                 const Lanes<T, W> hi[kParameters], Lanes<T, W> step[kParameters]) {
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   constexpr int P = kParameters;
@@ -122,8 +123,7 @@ KETY_FN Lanes<T, W> bounded_step(const Problem<T>& problem, const Lanes<T, W> p[
   V scale[P];
   for (int i = 0; i < P; ++i) {
     const V d = h[pair(i, i)];
-    held[i] = (d <= tiny) | ((p[i] <= problem.lo[i]) & (g[i] > zero)) |
-              ((p[i] >= problem.hi[i]) & (g[i] < zero));
+    held[i] = (d <= tiny) | ((p[i] <= lo[i]) & (g[i] > zero)) | ((p[i] >= hi[i]) & (g[i] < zero));
     if (problem.fixed[i]) held[i] = zero == zero;
     scale[i] = one / root<T, W>(d <= tiny ? one : d);
     step[i] = zero;
@@ -154,7 +154,7 @@ KETY_FN Lanes<T, W> bounded_step(const Problem<T>& problem, const Lanes<T, W> p[
     M crossed = zero != zero;
     for (int i = 0; i < P; ++i) {
       const V s = rhs[i] * scale[i];
-      const V to_lo = problem.lo[i] - p[i], to_hi = problem.hi[i] - p[i];
+      const V to_lo = lo[i] - p[i], to_hi = hi[i] - p[i];
       const M below = none_of(held[i]) & (s < to_lo), above = none_of(held[i]) & (s > to_hi);
       step[i] = held[i] ? step[i] : below ? to_lo : above ? to_hi : s;
       crossed |= below | above;

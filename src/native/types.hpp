@@ -14,6 +14,12 @@ enum StatusCode : unsigned char {  // kety.fitting.status.Status
 // Pieces are cut once for each level; a voxel uses the coarsest whose limit its rates respect.
 constexpr int kLevels = 3;
 
+// Gram polynomials of a dictionary cell have this total degree (see dictionary.hpp).
+constexpr int kDegree = 5;
+constexpr int kPolyC = kDegree + 1;                        // c.c, in the delay alone
+constexpr int kPolyG = (kDegree + 1) * (kDegree + 2) / 2;  // c.G and G.G
+constexpr int kPolySize = kPolyC + 2 * kPolyG;
+
 // The input as pieces of a cubic, in double; each kernel casts what it needs.
 struct PiecesCall {
   int count;
@@ -47,7 +53,7 @@ struct FitCall {
   // dictionary
   int delays, rates, rank;
   const float *delay_centre, *delay_half, *rate_centre, *rate_half;
-  const unsigned char* barrier;
+  const double *band_lo, *band_hi;
   const float *c_unit, *c_norm, *g_unit, *g_along, *g_across, *table, *curves_table,
       *poly, *basis;
   bool use_v, plain;

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from kety.inputs import InputFunction
 
 # Order of the Taylor rows of G, as (power of rate, power of delay).
-G_ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2), (0, 3))
+G_ORDERS = tuple((p, q) for q in range(4) for p in range(4 - q))
 C_ORDERS = tuple((0, m) for m in range(4))
 MAX_RANK = 24
 RANK_TOLERANCE = 2e-4
 MAX_WALLS = 48
+WALL_WIDTH = 4e-6  # relative to the wall's delay: a few steps of float32
 RATE_SCALE = 0.01  # 1/s: cells are uniform in log(1 + k / RATE_SCALE)
 RATE_SPACING = 0.3
 
@@ -42,10 +43,18 @@ def _width_of_bolus(aif: InputFunction) -> float:
 
 def delay_cells(
     aif: InputFunction, times: NDArray[np.float64], lo: float, hi: float
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Edges (n + 1) of the delay cells, s, and whether a wall follows each cell (n)."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Delay cells and the walls around them.
+
+    Returns
+    -------
+    cells : (n, 2) array
+        Lower and upper edge of each cell, s.
+    bands : (n, 2) array
+        The stretch between walls in which each cell lies, s.
+    """
     if hi <= lo:
-        return np.array([lo, lo]), np.array([True])
+        return np.array([[lo, lo]]), np.array([[lo, lo]])
     walls = np.array([])
     if abs(aif.concentration[0]) > 1e-3 * np.abs(aif.concentration).max():
         walls = times - aif.times[0]
@@ -53,12 +62,15 @@ def delay_cells(
         if len(walls) > MAX_WALLS:  # narrower than any cell: nothing to gain from them
             walls = np.array([])
     widest = float(np.clip(_width_of_bolus(aif) / 8, (hi - lo) / 40, (hi - lo) / 8))
-    edges, barrier = [lo], []
-    for a, b in zip(np.append(lo, walls), np.append(walls, hi), strict=True):
-        parts = max(1, int(np.ceil((b - a) / widest - 1e-9)))
-        edges.extend(a + (b - a) * np.arange(1, parts + 1) / parts)
-        barrier.extend([False] * (parts - 1) + [True])
-    return np.array(edges), np.array(barrier)
+    # At a wall itself the frame still sees the input; the far side begins just beyond it.
+    beyond = walls + WALL_WIDTH * np.maximum(1.0, np.abs(walls))
+    cells, bands = [], []
+    for a, b in zip(np.append(lo, beyond), np.append(walls, hi), strict=True):
+        parts = max(1, int(np.ceil((b - a) / widest - 1e-4)))
+        edges = a + (b - a) * np.arange(parts + 1) / parts
+        cells.extend(zip(edges[:-1], edges[1:], strict=True))
+        bands.extend([(a, b)] * parts)
+    return np.array(cells), np.array(bands)
 
 
 def rate_cells(lo: float, hi: float) -> NDArray[np.float64]:
@@ -118,10 +130,10 @@ def build_dictionary(
     """
     from kety import _native
 
-    delay_edges, barrier = delay_cells(aif, times, lo[3], hi[3])
-    rate_edges = rate_cells(lo[2], hi[2])
-    delay_centre, delay_half = _centre(delay_edges)
-    rate_centre, rate_half = _centre(rate_edges)
+    delays, bands = delay_cells(aif, times, lo[3], hi[3])
+    rates = rate_cells(lo[2], hi[2])
+    delay_centre, delay_half = delays.mean(axis=1), 0.5 * np.diff(delays)[:, 0]
+    rate_centre, rate_half = 0.5 * (rates[1:] + rates[:-1]), 0.5 * np.diff(rates)
     m, n = len(delay_centre), len(rate_centre)
     frames = len(times)
     rows = np.empty((m, n, 14, frames))
@@ -166,7 +178,8 @@ def build_dictionary(
         "rank": rank,
         "delay_centre": delay_centre.astype(f32),
         "delay_half": delay_half.astype(f32),
-        "barrier": barrier.astype(np.uint8),
+        "band_lo": np.ascontiguousarray(bands[:, 0]),
+        "band_hi": np.ascontiguousarray(bands[:, 1]),
         "rate_centre": rate_centre.astype(f32),
         "rate_half": rate_half.astype(f32),
         "c_unit": c_unit.astype(f32),
@@ -176,34 +189,29 @@ def build_dictionary(
         "g_across": g_across.astype(f32),
         "table": table.astype(f32),
         "curves": np.ascontiguousarray(low, dtype=f32),
-        "poly": _gram_polynomials(low).astype(f32),
+        "poly": _gram_polynomials(low, _native.GRAM_DEGREE).astype(f32),
         "basis": np.ascontiguousarray(basis, dtype=f32),
         "use_v": use_v,
         "plain": not amplitudes_bounded,
     }
 
 
-def _centre(edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return 0.5 * (edges[1:] + edges[:-1]), 0.5 * np.diff(edges)
-
-
-def _gram_polynomials(low: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Polynomials of c.c, c.G and G.G in a cell, cut after total order 3: (m, n, 24)."""
+def _gram_polynomials(low: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
+    """Polynomials of c.c, c.G and G.G in a cell, cut after total order `degree`."""
     m, n = low.shape[:2]
-    out = np.zeros((m, n, 24))
-    orders = {(p, q): r for r, (p, q) in enumerate(G_ORDERS)}
-    c_rows = [(o, low[:, :, r]) for r, o in enumerate(C_ORDERS)]
-    g_rows = [(o, low[:, :, 4 + r]) for r, o in enumerate(G_ORDERS)]
-
-    def accumulate(left: list[Any], right: list[Any], first: int, time_only: bool) -> None:
-        for (p1, q1), a in left:
-            for (p2, q2), b in right:
-                p, q = p1 + p2, q1 + q2
-                if p + q <= 3:
-                    slot = q if time_only else orders[p, q]
-                    out[:, :, first + slot] += np.einsum("mkr,mkr->mk", a, b)
-
-    accumulate(c_rows, c_rows, 0, True)
-    accumulate(c_rows, g_rows, 4, False)
-    accumulate(g_rows, g_rows, 14, False)
+    powers = [(p, q) for q in range(degree + 1) for p in range(degree + 1 - q)]
+    slot = {pq: r for r, pq in enumerate(powers)}
+    out = np.zeros((m, n, degree + 1 + 2 * len(powers)))
+    products = np.einsum("mkar,mkbr->mkab", low, low)
+    orders = [*C_ORDERS, *G_ORDERS]
+    for a, (p1, q1) in enumerate(orders):
+        for b, (p2, q2) in enumerate(orders):
+            p, q = p1 + p2, q1 + q2
+            if p + q > degree or (a >= 4 and b < 4):
+                continue
+            if b < 4:
+                at = q
+            else:
+                at = degree + 1 + slot[p, q] + (len(powers) if a >= 4 else 0)
+            out[:, :, at] += products[:, :, a, b]
     return out

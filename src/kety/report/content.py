@@ -234,7 +234,23 @@ class Study:
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the maps that have a standard error."""
+        """Names of the estimated maps: those with a standard error, and not held at a value."""
+        return tuple(n for n in self._with_error if n not in self.held)
+
+    @cached_property
+    def held(self) -> dict[str, float]:
+        """Parameters that the fit held at a value: known without error wherever it converged."""
+        converged = self.status == Status.CONVERGED
+        held = {}
+        for name in self._with_error:
+            values = self.values(name)[converged]
+            errors = self.values(f"{name}_se")[converged]
+            if np.isfinite(values).any() and not np.isfinite(errors).any():
+                held[name] = float(values[np.isfinite(values)][0])
+        return held
+
+    @property
+    def _with_error(self) -> tuple[str, ...]:
         return tuple(str(n) for n in self.maps.data_vars if f"{n}_se" in self.maps.data_vars)
 
     @property

@@ -113,23 +113,28 @@ def curve_blocks(study: Study, voxels: NDArray[np.intp], sample: Residuals | Non
     of = f"a random {n:,} of the {total:,}" if n < total else f"the {n:,}"
     alt = (
         f"Residuals of {of} fitted voxels against time; neighbouring frames correlate by "
-        f"{sample.memory:.2f}."
+        f"{_correlation(sample)}."
     )
     band = figures.residual_band(study.times, sample.values, f"residual{unit}", alt)
     caption = (
         f"Residuals of {of} fitted voxels. A mean that leaves zero, or a band that swells at some "
         f"frames, is what the model does not explain. Correlation of neighbouring frames: "
-        f"{sample.memory:.2f}."
+        f"{_correlation(sample)}."
     )
+    place = "" if study.roi is None else " (in the region of interest)"
     return [
         Charts(charts),
         Table(
-            "Estimates of these voxels ± standard error",
+            f"Estimates of these voxels{place} ± standard error",
             ("", *(title for title, _ in chosen)),
             rows,
         ),
         Charts([Chart(band, caption)], width=640),
     ]
+
+
+def _correlation(sample: Residuals) -> str:
+    return f"{sample.memory:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _representatives(study: Study, voxels: NDArray[np.intp]) -> list[tuple[str, int]]:

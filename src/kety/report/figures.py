@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -159,11 +160,15 @@ def histogram(values: NDArray[Any], window: Window, alt: str) -> Markup:
 
     def paint(canvas: Canvas) -> None:
         axes = canvas.add_subplot()
-        centres = edges[:-1] + width / 2
         colours = matplotlib.colormaps[MAP_COLOURS](np.linspace(0, 1, bins))
-        axes.bar(centres, counts / total * 100, width, color=colours, edgecolor="none")
+        heights = counts / total * 100
+        bars = [
+            [(left, 0.0), (left, height), (left + width, height), (left + width, 0.0)]
+            for left, height in zip(edges[:-1], heights, strict=True)
+        ]
+        axes.add_collection(PolyCollection(bars, facecolors=colours, edgecolors="none"))
         # outlined, as the darkest colours vanish on a dark page
-        axes.stairs(counts / total * 100, edges, color=MUTED, linewidth=0.6)
+        axes.stairs(heights, edges, color=MUTED, linewidth=0.6)
         gap = 2.5 * width
         if below:
             axes.bar(window.lower - gap, below / total * 100, 2 * width, color=BELOW_COLOUR)
@@ -181,7 +186,7 @@ def histogram(values: NDArray[Any], window: Window, alt: str) -> Markup:
         axes.yaxis.set_major_locator(MaxNLocator(4))
         _grid(axes)
 
-    return _draw((2.6, 1.6), alt, paint)
+    return _draw((2.6, 1.85), alt, paint)
 
 
 def input_curve(
@@ -283,7 +288,9 @@ def calibration(names: Sequence[str], scores: Sequence[NDArray[np.float64]], alt
         density = np.exp(-0.5 * grid**2) / np.sqrt(2.0 * np.pi)
         panels = canvas.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for axes, name, score in zip(panels, names, scores, strict=True):
-            axes.hist(score, bins=40, range=(-4, 4), density=True, color=MODEL, alpha=0.45)
+            counts, edges = np.histogram(score, bins=40, range=(-4.0, 4.0))
+            share = counts / (score.size * (edges[1] - edges[0]))
+            axes.stairs(share, edges, fill=True, color=MODEL, alpha=0.45)
             axes.plot(grid, density, color=INK, linewidth=1.0)
             axes.set_title(name, fontsize=8.5, color=INK)
             axes.set_xticks((-3, 0, 3))

@@ -78,9 +78,7 @@ def scene_of(study: Study) -> Scene:
     closer = None if study.roi is None else rasters.close_up(view, study.roi)
     if closer is not None:
         frames.append(Frame(*closer, f"slice {closer[1]}, region of interest"))
-    grey = None
-    if study.anatomy is not None:
-        grey = rasters.grey_levels(study.anatomy, study.status != Status.OUTSIDE)
+    grey = None if study.anatomy is None else rasters.grey_levels(study.anatomy)
     return Scene(view, tuple(frames), grey)
 
 
@@ -118,7 +116,7 @@ def map_panel(
 ) -> Panel:
     """Pictures of a map (X, Y, Z) in its window, and the colour bar."""
     finite = volume[np.isfinite(volume)]
-    unit = "" if window.units == "1" else window.units
+    unit = window.units if window.units != "1" else ""
     limits = f"{number(window.lower)} to {number(window.upper)} {unit}".rstrip()
     pictures = [
         Picture(
@@ -160,18 +158,16 @@ def _status(study: Study, scene: Scene) -> Maps:
     ]
     panels = [Panel("Status", pictures, legend=legend)]
     if scene.grey is not None:
-        region, name = (study.fitted, "fitted voxels")
-        if study.roi is not None:
-            region, name = study.roi, "region of interest"
+        region = np.zeros(study.shape, dtype=bool) if study.roi is None else study.roi
         outlined = [
             Picture(
                 rasters.outline_image(scene.grey, region, frame.view, frame.z),
-                f"Background image, {frame.label}, with the outline of the {name}.",
+                f"Background image, {frame.label}.",
                 frame.label,
             )
             for frame in scene.frames
         ]
-        legend = [(rasters.OUTLINE_COLOUR, f"outline of the {name}")]
+        legend = [] if study.roi is None else [(rasters.OUTLINE_COLOUR, "region of interest")]
         panels.insert(0, Panel("Background image", outlined, legend=legend))
     title = Markup("Status <span class=muted>what became of each voxel</span>")
     return Maps(title, panels, scene.view.aspect, scene.widest)

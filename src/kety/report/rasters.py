@@ -232,19 +232,22 @@ def _around(part: slice, length: int, whole: slice) -> slice:
     return slice(start, start + length)
 
 
-def grey_levels(anatomy: NDArray[Any], body: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Scale a background image to 0..1 over most of its values in ``body``.
+def grey_levels(anatomy: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale a background image to 0..1 over most of the values that belong to the body.
 
-    The range leaves out the extremes (bone and gas in CT, vessels in MRI) for contrast between the
-    soft tissues.
+    Air, whose values are the lowest, would waste the dark half of the range, and the extremes of
+    the body (bone in CT, vessels in MRI) its bright half.
     """
     values = np.asarray(anatomy, dtype=np.float32)
     finite = np.isfinite(values)
-    seen = finite & body if (finite & body).any() else finite
-    if not seen.any():
+    seen = values[finite]
+    if seen.size == 0:
         return np.zeros(values.shape, dtype=np.float32)
-    low, middle, top = np.percentile(values[seen], [2.0, 50.0, 95.0])
-    high = top + 0.25 * (top - middle)
+    low, high = np.percentile(seen, [0.5, 99.5])
+    body = seen[seen > low + 0.05 * (high - low)]
+    if body.size:
+        low, middle, top = np.percentile(body, [2.0, 50.0, 95.0])
+        high = top + 0.25 * (top - middle)
     scaled = (values - low) / max(float(high - low), np.finfo(np.float32).tiny)
     return np.clip(np.where(finite, scaled, 0.0), 0.0, 1.0).astype(np.float32)
 

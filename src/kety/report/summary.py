@@ -182,6 +182,9 @@ def _check_failures(evidence: Evidence) -> Iterator[Finding]:
         )
     if fitted == 0:
         return
+    near, place = study.status[study.fitted], ""
+    if study.roi is not None and (study.roi & study.fitted).any():
+        near, place = study.status[study.roi & study.fitted], " in the region of interest"
     limits: list[tuple[Status, float, float, str]] = [
         (
             Status.AT_BOUND,
@@ -193,11 +196,13 @@ def _check_failures(evidence: Evidence) -> Iterator[Finding]:
         (Status.NOT_IDENTIFIABLE, 0.10, 0.50, "do not determine every parameter"),
     ]
     for status, caution, alarm, words in limits:
-        share = counts[status] / fitted
+        count = int(np.count_nonzero(near == status))
+        share = count / near.size
         where = _at_bounds(study) if status is Status.AT_BOUND else ""
         level: Level = "alarm" if share > alarm else "caution" if share > caution else "note"
         if counts[status]:
-            text = f"{counts[status]:,} fits ({percent(counts[status], fitted)}) "
+            elsewhere = f"; {percent(count, near.size)}{place}" if place else ""
+            text = f"{counts[status]:,} fits ({percent(counts[status], fitted)}{elsewhere}) "
             yield Finding(level, text + words.format(where) + ".")
     settled = counts[Status.CONVERGED]
     if settled > 0.9 * fitted:
@@ -219,13 +224,15 @@ def _at_bounds(study: Study) -> str:
 
 def _check_agreement(evidence: Evidence) -> Iterator[Finding]:
     study, sample = evidence.study, evidence.sample
-    r2 = study.finite("r2")
+    r2 = study.finite("r2", study.roi)
+    place = "" if study.roi is None else " in the region of interest"
     if r2.size:
         median = float(np.median(r2))
         level: Level = "good" if median >= 0.8 else "note" if median >= 0.5 else "caution"
         tail = "" if level == "good" else "; the rest is noise, or the wrong model or input"
         yield Finding(
-            level, f"The model explains {100 * median:.0f} % of the typical curve's variance{tail}."
+            level,
+            f"The model explains {100 * median:.0f} % of a typical curve's variance{place}{tail}.",
         )
     if sample is None or sample.rms == 0:
         return
@@ -268,20 +275,20 @@ def _check_errors(evidence: Evidence) -> Iterator[Finding]:
                 f"{name} is poorly determined{place}: the typical standard error is "
                 f"{number(p.error)} s, longer than the interval between frames.",
             )
-        beyond = p.below + p.above
-        if beyond > 0.05 * p.count:
-            yield Finding(
-                "note",
-                f"{percent(beyond, p.count)} of the {name} values{place} lie beyond the display "
-                "window.",
-            )
+    beyond = [
+        f"{percent(p.below + p.above, p.count)} of {name}"
+        for name, p in evidence.precision.items()
+        if p.below + p.above > 0.05 * p.count
+    ]
+    if beyond:
+        yield Finding("note", f"Values beyond the display window{place}: {', '.join(beyond)}.")
     if "ve" in study.parameters:
-        ve = study.finite("ve")
+        ve = study.finite("ve", study.roi)
         above = int(np.count_nonzero(ve > 1))
         if above > 0.02 * ve.size:
             yield Finding(
                 "caution",
-                f"{percent(above, ve.size)} of the ve values exceed 1, more than a tissue can "
+                f"{percent(above, ve.size)} of the ve values{place} exceed 1, more than tissue can "
                 "hold: kep is not determined there, or the input is too small.",
             )
 

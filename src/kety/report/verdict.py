@@ -33,7 +33,6 @@ from kety.report.summary import Evidence, Precision, Residuals, find, precision
 
 _HEADLINES: Final[dict[Level, str]] = {
     "good": "Nothing speaks against these maps",
-    "note": "Nothing speaks against these maps",
     "caution": "Read these maps with care",
     "alarm": "Do not rely on these maps as they are",
 }
@@ -46,14 +45,16 @@ def verdict_blocks(study: Study, sample: Residuals | None) -> list[Block]:
         tables["Region of interest"] = {n: precision(study, n, study.roi) for n in study.parameters}
     *_, closest = tables.values()
     findings = find(Evidence(study, sample, closest))
-    level = findings[0].level if findings else "good"
+    gravest = findings[0].level if findings else "good"
+    level: Level = "good" if gravest == "note" else gravest
     counts = study.counts
-    r2 = study.finite("r2")
+    r2 = study.finite("r2", study.roi)
+    place = "" if study.roi is None else " in the region of interest"
     unit = f" {study.curve_units}" if study.curve_units else ""
     tiles = [
         (percent(study.n_fitted, study.inside), "of the voxels in the mask fitted"),
         (percent(counts[Status.CONVERGED], study.n_fitted), "of the fits converged inside bounds"),
-        (number(float(np.median(r2))) if r2.size else "–", "median R²"),
+        (number(float(np.median(r2))) if r2.size else "–", f"median R²{place}"),
         (number(sample.rms) + unit if sample else "–", "typical residual (root mean square)"),
     ]
     parts = [
@@ -78,13 +79,18 @@ def verdict_blocks(study: Study, sample: Residuals | None) -> list[Block]:
         text_columns=frozenset({0, 3}),
         bar=Bar(parts, f"Voxels inside the mask by status. {alt}.") if parts else None,
     )
-    blocks: list[Block] = [Findings(level, _HEADLINES[level], findings), Tiles(tiles), table]
+    headline = _HEADLINES[level] + (place if level == "good" else "")
+    blocks: list[Block] = [Findings(level, headline, findings), Tiles(tiles), table]
     if study.n_fitted:
         blocks += [_precision_table(study, title, summary) for title, summary in tables.items()]
     return blocks
 
 
 def _precision_table(study: Study, caption: str, summaries: Mapping[str, Precision]) -> Table:
+    held = "".join(
+        f" {name} was held at {tick(value)} {study.units(name)}".rstrip() + "."
+        for name, value in study.held.items()
+    )
     rows: list[list[Cell]] = []
     for name, p in summaries.items():
         rows.append(
@@ -111,7 +117,7 @@ def _precision_table(study: Study, caption: str, summaries: Mapping[str, Precisi
         ),
         rows,
         text_columns=frozenset({0, 1}),
-        note="Relative error: standard error over value, not defined for times.",
+        note=f"Relative error: standard error over value, not defined for times.{held}",
     )
 
 

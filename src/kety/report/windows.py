@@ -61,13 +61,13 @@ class Window:
 
 
 WINDOWS: Final[tuple[Window, ...]] = (
-    Window("ktrans", "K^trans", "1/min", 0.0, 1.0),
-    Window("kep", "k_ep", "1/min", 0.0, 3.0),
+    Window("ktrans", "K^trans", "1/min", 0.0, 0.8),
+    Window("kep", "k_ep", "1/min", 0.0, 2.5),
     Window("ve", "v_e", "1", 0.0, 1.0),
     Window("vp", "v_p", "1", 0.0, 0.2),
     Window("vb", "v_b", "1", 0.0, 0.3),
     Window("delay", "τ", "s", -2.0, 12.0),
-    Window("ps", "PS", "1/min", 0.0, 1.0),
+    Window("ps", "PS", "1/min", 0.0, 0.8),
     Window("fp", "F_p", "mL/100mL/min", 0.0, 100.0),
     Window("fb", "F_b", "mL/100mL/min", 0.0, 200.0),
     Window("mtt", "MTT", "s", 0.0, 20.0),
@@ -116,7 +116,7 @@ def window_for(
         lower, upper = overrides[name]
         return Window(name, listed.symbol if listed else name, units, float(lower), float(upper))
     if listed is not None and same_unit(listed.units, units):
-        return listed
+        return replace(listed, units=units)
     lower, upper = data_range()
     if not lower < upper:
         lower, upper = lower - 0.5, lower + 0.5

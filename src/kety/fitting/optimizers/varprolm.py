@@ -20,8 +20,8 @@ class VarProLM:
         Delay cells whose residual sum of squares is within this factor of the best cell's are
         refined as well.
     rival : float
-        A second minimum whose refined residual sum of squares lies within this relative distance
-        of the best is solved exactly as well.
+        Minima whose refined residual sum of squares lies within this relative distance of the best
+        are solved exactly as well.
     instruction_set : str
         One of `kety.fitting.engine.instruction_sets`; the best one where empty.
     """
@@ -29,6 +29,6 @@ class VarProLM:
     max_evaluations: int = 60
     ftol: float | None = None
     xtol: float | None = None
-    candidate_ratio: float = 1.5
-    rival: float = 2e-3
+    candidate_ratio: float = 3.0
+    rival: float = 1e-3
     instruction_set: str = ""

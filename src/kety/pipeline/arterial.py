@@ -1,0 +1,197 @@
+"""The arterial input of a study: from a CSV file, a population model or a mask over the series."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.errors import KetyError
+
+if TYPE_CHECKING:
+    from kety.inputs import InputFunction
+
+PathLike = str | os.PathLike[str]
+
+UNITS: Final[tuple[str, ...]] = ("HU", "mM", "any")
+_UNIT_WORDS: Final[dict[str, str]] = {"hu": "HU", "mm": "mM", "mmol": "mM"}
+_MARGIN: Final = 15.0
+"""How long a population input goes on after the last frame (s), for tissue that precedes it."""
+_KINDS: Final[tuple[str, ...]] = ("table", "population", "mask")
+_ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
+    "column": ("table",),
+    "time_unit": ("table",),
+    "unit": ("table", "population"),
+    "site": ("table",),
+    "delay": ("population",),
+    "dose": ("population",),
+    "t10": ("mask",),
+}
+
+
+@dataclass(frozen=True)
+class InputSource:
+    """Where the arterial input comes from; exactly one of ``table``, ``population`` and ``mask``.
+
+    Attributes
+    ----------
+    table
+        CSV file of times and concentration (mM) or enhancement (HU); see
+        `kety.InputFunction.from_csv`.
+    population
+        Name in `kety.inputs.POPULATION`.
+    mask
+        Image whose voxels other than 0 lie in an artery; their mean curve is the input.
+    column, site, time_unit
+        Of a table: its column, ``"blood"`` or ``"plasma"``, and ``"s"``, ``"min"`` or ``"ms"``,
+        where the header does not say.
+    unit
+        ``"HU"`` or ``"mM"`` where a table's header does not say; ``"any"`` allows an input in
+        another unit than the series', whose rates and volumes are then relative.
+    delay
+        Of a population input: arrival of the bolus in s. None: when the first tissue enhances.
+    dose
+        Of a population input: contrast agent given, mmol/kg; None for the published curve.
+    t10
+        Of a mask over an MR signal: T1 of blood before contrast agent, s. None: as the tissue's.
+    hematocrit, interpolation
+        As of `kety.InputFunction`.
+
+    Raises
+    ------
+    KetyError
+        If not exactly one source is given, or something that does not apply to it.
+    """
+
+    table: PathLike | None = None
+    population: str | None = None
+    mask: PathLike | None = None
+    column: str | None = None
+    site: str | None = None
+    time_unit: str | None = None
+    unit: str | None = None
+    delay: float | None = None
+    dose: float | None = None
+    t10: float | None = None
+    hematocrit: float = 0.42
+    interpolation: str = "cubic"
+
+    def __post_init__(self) -> None:
+        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise KetyError(
+                "an arterial input is needed, from exactly one of a CSV table, a population model "
+                f"and a mask; found {found}"
+            )
+        useless = [
+            field.name
+            for field in fields(self)
+            if getattr(self, field.name) is not None and given[0] not in _uses(field.name)
+        ]
+        if useless:
+            raise KetyError(
+                f"{', '.join(useless)} of the arterial input cannot be used with a {given[0]}; "
+                "leave it out"
+            )
+        if self.unit is not None and self.unit not in UNITS:
+            raise KetyError(f"unknown unit {self.unit!r} of the input; valid: {', '.join(UNITS)}")
+
+    @property
+    def kind(self) -> str:
+        """``"table"``, ``"population"`` or ``"mask"``."""
+        return next(kind for kind in _KINDS if getattr(self, kind) is not None)
+
+
+def _uses(name: str) -> tuple[str, ...]:
+    return _ONLY_FOR.get(name, _KINDS)
+
+
+def read_table_input(source: InputSource, unit: str) -> InputFunction:
+    """Read the table of a source for a series in that unit (``"HU"`` or ``"mM"``).
+
+    Raises
+    ------
+    OSError, KetyError
+        As `kety.InputFunction.from_csv`, and if the table is in another unit.
+    """
+    from kety.inputs import InputFunction
+
+    assert source.table is not None
+    table = Path(source.table)
+    aif = InputFunction.from_csv(
+        table,
+        hematocrit=source.hematocrit,
+        site=source.site,
+        column=source.column,
+        time_unit=source.time_unit,
+        interpolation=source.interpolation,
+    )
+    column, found = _named_unit(table, source)
+    if source.unit is None and found is None:
+        warnings.warn(
+            f"{table.name}: column '{column}' does not name its unit and was taken to be in {unit}",
+            stacklevel=2,
+        )
+    elif source.unit in ("HU", "mM") and found not in (None, source.unit):
+        raise KetyError(
+            f"{table.name}: column '{column}' is in {found}, but the unit {source.unit} was given"
+        )
+    check_unit(source, source.unit or found or unit, unit, table.name)
+    return aif
+
+
+def check_unit(source: InputSource, found: str, unit: str, name: str) -> None:
+    """Check that an input is in the unit of the tissue curves; KetyError if not."""
+    if source.unit == "any" or found == unit:
+        return
+    raise KetyError(
+        f"the input {name} is in {found} and the tissue in {unit}; give an input in {unit}, or "
+        "unit 'any' to fit all the same (rates and volumes are then relative)"
+    )
+
+
+def _named_unit(path: Path, source: InputSource) -> tuple[str, str | None]:
+    from kety.inputs.table import read_table, value_column
+
+    column, _ = value_column(read_table(path), source.column, source.site)
+    words = (word.lower() for word in re.findall(r"[^\W_]+", column))
+    return column, next((_UNIT_WORDS[word] for word in words if word in _UNIT_WORDS), None)
+
+
+def population(source: InputSource, times: NDArray[np.float64], delay: float) -> InputFunction:
+    """Sample the population model of a source for these frames (s), its bolus at ``delay`` s."""
+    from kety.inputs import population_input
+
+    assert source.population is not None
+    return population_input(
+        source.population,
+        float(times[-1]) + _MARGIN,
+        delay=delay,
+        hematocrit=source.hematocrit,
+        dose=source.dose,
+        interpolation=source.interpolation,
+    )
+
+
+def mask_input(
+    source: InputSource, curves: NDArray[Any], times: NDArray[np.float64]
+) -> InputFunction:
+    """Average the curves (V, T) of a vessel's voxels, in mM or HU above baseline."""
+    from kety.inputs import InputFunction
+
+    assert source.mask is not None
+    return InputFunction.from_mask(
+        curves,
+        times,
+        np.ones(len(curves), dtype=np.bool_),
+        hematocrit=source.hematocrit,
+        interpolation=source.interpolation,
+        name=f"mean of {len(curves):,} voxels in {Path(source.mask).name}",
+    )

@@ -1,0 +1,247 @@
+"""Fit a study, and write its maps, provenance and report."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kety.errors import KetyError
+from kety.pipeline.telling import Tell, count, silent
+
+if TYPE_CHECKING:
+    import xarray
+
+    from kety.pipeline.study import Study
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_outcome` wrote: the maps, and the report if there is one."""
+
+    folder: Path
+    maps: tuple[Path, ...]
+    report: Path | None
+
+
+def check_folder(folder: PathLike) -> Path:
+    """Check, before hours of work, that a folder can be written to; nothing is made yet.
+
+    Raises
+    ------
+    KetyError
+        If it is a file, lies in one, or may not be written to.
+    """
+    folder = Path(folder)
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise KetyError(f"{folder}: cannot be the output folder, {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise KetyError(f"{folder}: cannot be the output folder, {existing} is not writable")
+    return folder
+
+
+def estimate(
+    study: Study,
+    model: str = "extended_tofts",
+    *,
+    delay: bool | float = True,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    max_evaluations: int | None = None,
+    dtype: str = "float32",
+    threads: int | None = None,
+    fitted: bool = False,
+    progress: bool = False,
+    tell: Tell = silent,
+) -> xarray.Dataset:
+    """Fit a study: `kety.fit` on its curves, with what took how long among the attributes.
+
+    Raises
+    ------
+    KetyError
+        As `kety.fit`.
+    """
+    from kety.fitting.api import fit
+    from kety.fitting.engine import available_threads, instruction_sets
+    from kety.fitting.optimizers.varprolm import VarProLM
+
+    optimizer = VarProLM() if max_evaluations is None else VarProLM(max_evaluations=max_evaluations)
+    started = time.perf_counter()
+    maps = fit(
+        study.curves,
+        study.series.times,
+        study.aif,
+        model,
+        delay=delay,
+        bounds=bounds,
+        mask=study.series.mask,
+        optimizer=optimizer,
+        dtype=dtype,
+        threads=threads,
+        progress=progress,
+        fitted=fitted,
+    )
+    elapsed = time.perf_counter() - started
+    done = int(maps.attrs["voxels_done"])
+    maps.attrs |= {
+        "max_evaluations": optimizer.max_evaluations,
+        "threads": threads or available_threads(),
+        "instruction_set": instruction_sets()[0],
+        "elapsed_s": round(elapsed, 4),
+        "voxels_per_s": round(done / elapsed),
+        "status_counts": status_counts(maps),
+    }
+    tell(
+        "fitted",
+        f"{count(done, 'voxel')} in {elapsed:.2f} s ({done / elapsed:,.0f} voxels/s; "
+        f"{count(maps.attrs['threads'], 'thread')}, {maps.attrs['instruction_set']}, {dtype})",
+    )
+    return maps
+
+
+def status_counts(maps: xarray.Dataset) -> dict[str, int]:
+    """Number of voxels of every status that occurs, by its meaning."""
+    from kety.fitting.status import Status
+
+    counts = np.bincount(np.asarray(maps["status"].values).ravel(), minlength=len(Status))
+    return {status.meaning: int(counts[status]) for status in Status if counts[status]}
+
+
+def provenance(
+    study: Study,
+    *,
+    command: str = "",
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a record of the fit needs beside the maps' own attributes: command, inputs, conversion.
+
+    Parameters
+    ----------
+    study
+        Its files are hashed.
+    command
+        Command line, if there is one.
+    options
+        Whatever else determined the result.
+    """
+    aif = study.aif
+    return {
+        **({"command": command} if command else {}),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": {
+            role: [{"file": path.name, "sha256": sha256(path)} for path in paths]
+            for role, paths in study.files.items()
+        },
+        "input_function": {
+            "name": aif.name,
+            "site": aif.site,
+            "hematocrit": aif.hematocrit,
+            "interpolation": aif.interpolation,
+            "sha256": aif.fingerprint(),
+        },
+        "curve_unit": study.unit,
+        **study.facts,
+        **(options or {}),
+    }
+
+
+def sha256(path: PathLike) -> str:
+    """Hex digest of a file's content."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_outcome(
+    study: Study,
+    maps: xarray.Dataset,
+    folder: PathLike,
+    *,
+    record: Mapping[str, Any],
+    report: bool = True,
+    title: str = "",
+    roi: NDArray[np.bool_] | None = None,
+    truth: Mapping[str, ArrayLike] | None = None,
+    regions: Mapping[str, ArrayLike] | None = None,
+    warnings: Sequence[str] = (),
+    tell: Tell = silent,
+) -> Written:
+    """Write maps, ``fit.json`` and ``report.html`` into a folder, which is made.
+
+    Parameters
+    ----------
+    study, maps
+        What was fitted, and the result.
+    folder
+        Files of the same name are replaced, others left alone.
+    record
+        Provenance, see `provenance`.
+    report
+        Whether to write the report.
+    title
+        Of the report; the name of the series if empty.
+    roi, truth, regions, warnings
+        For the report, see `kety.report.write_report`.
+
+    Raises
+    ------
+    OutputError
+        If something cannot be written; then none of the maps appears.
+    """
+    from kety.io import write_maps
+
+    series = study.series
+    folder = Path(folder)
+    written = write_maps(
+        _with_t1(study, maps),
+        folder,
+        affine=series.affine,
+        codes=series.codes,
+        source=series.source,
+        times=series.times,
+        provenance={**record, "warnings": list(warnings)},
+        threads=int(maps.attrs["threads"]),
+    )
+    tell("maps", f"{count(len(written), 'image')} and fit.json in {folder}{os.sep}")
+    page = None
+    if report:
+        from kety.report import write_report
+
+        page = write_report(
+            folder / "report.html",
+            maps=maps,
+            curves=study.curves,
+            times=series.times,
+            aif=study.aif,
+            title=title or series.source,
+            anatomy=series.data.mean(axis=-1, dtype=np.float32),
+            provenance={**maps.attrs, **record},
+            affine=series.affine,
+            roi=roi,
+            truth=truth,
+            regions=regions,
+            warnings=warnings,
+            curve_units=study.unit,
+        )
+        tell("report", str(page))
+    return Written(folder, tuple(written), page)
+
+
+def _with_t1(study: Study, maps: xarray.Dataset) -> xarray.Dataset:
+    """Add the T1 map that the flip angles gave, so that it can be looked at."""
+    if study.scan is None or "vfa" not in study.files:
+        return maps
+    attrs = {"units": "s", "long_name": "T1 before contrast agent", "osipi": ""}
+    t10 = np.asarray(study.scan.t10)
+    return maps.assign(t10=(("x", "y", "z"), t10, attrs))
