@@ -198,7 +198,8 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
       const float square = static_cast<float>(s.square[b]);
       const float limit = call.candidate_ratio * (square - top[0]);
       for (int q = 0; q < found; ++q) {
-        if (q > 0 && square - top[q] > limit) break;
+        // Centres of cells compare badly across the wall next to the best one: that side stays in.
+        if (q > 0 && square - top[q] > limit && !adjacent(d, cell[0], cell[q])) continue;
         Candidate& c = s.candidates[count++];
         c = {};
         c.voxel = b;

@@ -214,6 +214,12 @@ KETY_FN bool walled(const Dictionary& d, int m) {
   return m < 0 || m >= d.delays - 1 || d.band_lo[m] != d.band_lo[m + 1];
 }
 
+// Whether one wall only stands between two delay cells of different stretches.
+KETY_FN bool adjacent(const Dictionary& d, int m, int n) {
+  const double gap = m < n ? d.band_lo[n] - d.band_hi[m] : d.band_lo[m] - d.band_hi[n];
+  return gap < 1e-3;
+}
+
 template <int W>
 struct Climb {
   Lanes<float, W> x, y, v, a, explained;

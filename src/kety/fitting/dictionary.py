@@ -58,7 +58,7 @@ def delay_cells(
     walls = np.array([])
     if abs(aif.concentration[0]) > 1e-3 * np.abs(aif.concentration).max():
         walls = times - aif.times[0]
-        walls = walls[(walls > lo) & (walls < hi)]
+        walls = walls[(walls >= lo) & (walls < hi)]  # one at lo makes that delay a cell of its own
         if len(walls) > MAX_WALLS:  # narrower than any cell: nothing to gain from them
             walls = np.array([])
     widest = float(np.clip(_width_of_bolus(aif) / 8, (hi - lo) / 40, (hi - lo) / 8))

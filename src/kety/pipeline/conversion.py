@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,8 +273,8 @@ def _flip_angle_images(
     return data, angles, own_tr if isinstance(own_tr, int | float) else None
 
 
-def warn_of_unconverted(status: NDArray[np.uint8]) -> dict[str, int]:
-    """Warn of voxels that could not be converted, and count them by reason."""
+def unconverted(status: NDArray[np.uint8], tell: Tell) -> dict[str, int]:
+    """Count the voxels that could not be converted, by reason, and say so."""
     from kety.signal import ConversionStatus
 
     reasons = (
@@ -286,11 +285,7 @@ def warn_of_unconverted(status: NDArray[np.uint8]) -> dict[str, int]:
     counts = {word: int(np.count_nonzero(status == value)) for value, word in reasons}
     counts = {word: number for word, number in counts.items() if number}
     tried = int(np.count_nonzero(status != ConversionStatus.OUTSIDE))
-    if counts:
-        details = "; ".join(f"{number:,} {word}" for word, number in counts.items())
-        warnings.warn(
-            f"{sum(counts.values()):,} of {count(tried, 'voxel')} could not be converted to "
-            f"concentration ({details}); their status is not_finite",
-            stacklevel=3,
-        )
+    details = "; ".join(f"{number:,} {word}" for word, number in counts.items())
+    good = tried - sum(counts.values())
+    tell("converted", f"{good:,} of {count(tried, 'voxel')}" + (f" ({details})" if counts else ""))
     return counts

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kety.errors import KetyError
 from kety.pipeline import arterial
 from kety.pipeline.arterial import InputSource
-from kety.pipeline.conversion import Conversion, Scan, read_scan, warn_of_unconverted
+from kety.pipeline.conversion import Conversion, Scan, read_scan, unconverted
 from kety.pipeline.telling import Tell, count, silent
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def read_study(
         wanted = series.mask if vessel is None or series.mask is None else series.mask | vessel
         scan = read_scan(conversion, series, wanted, tell)
         facts |= scan.facts
-    curves = _convert(series, baseline if raw else None, scan, facts)
+    curves = _convert(series, baseline if raw else None, scan, facts, tell)
 
     if aif is None and source.population is not None and baseline is not None:
         aif = arterial.population(source, series.times, float(series.times[baseline[-1]]))
@@ -213,7 +213,11 @@ def _baseline(
 
 
 def _convert(
-    series: Series, baseline: NDArray[np.intp] | None, scan: Scan | None, facts: dict[str, Any]
+    series: Series,
+    baseline: NDArray[np.intp] | None,
+    scan: Scan | None,
+    facts: dict[str, Any],
+    tell: Tell,
 ) -> NDArray[Any]:
     """Curves (X, Y, Z, T) of the series; what could not be converted is added to the facts."""
     if baseline is None:
@@ -223,7 +227,7 @@ def _convert(
 
         return enhancement(series.data, baseline)
     curves, status = scan.concentration(series.data, baseline, mask=series.mask)
-    facts["not_converted"] = warn_of_unconverted(status)
+    facts["not_converted"] = unconverted(status, tell)
     return curves
 
 
