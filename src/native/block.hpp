@@ -1,4 +1,5 @@
-// The fit of one block of voxels: load, project, scan, refine, then the exact kernel to convergence.
+// The fit of one block of voxels: load, project, scan, refine, then the exact kernel to
+// convergence.
 #pragma once
 #include "dictionary.hpp"
 #include "solver.hpp"
@@ -10,26 +11,28 @@ constexpr int kCandidates = 6;  // cells refined for one voxel
 constexpr int kVisits = 3;      // cells that one refinement may walk through
 constexpr int kMaxBlock = 4096;
 constexpr float kDictionaryError = 1e-5f;  // of the curves in a cell, relative and squared
-constexpr int kBins = 1024;     // of the delay, to bring like voxels together
+constexpr int kBins = 1024;                // of the delay, to bring like voxels together
 
 struct Candidate {
   int voxel, delay, rate, visit;
-  float x, y;                      // where the climb starts, in half widths
-  float v, a, k, tau, miss;        // where it ended, and the residual in the basis
+  float x, y;                // where the climb starts, in half widths
+  float v, a, k, tau, miss;  // where it ended, and the residual in the basis
 };
 
 // Working memory of one thread, sized once; nothing is allocated per voxel.
 template <class T, int W, int F>
 struct Scratch {
-  T* y = nullptr;         // (block, frames)
-  T* tile = nullptr;      // (frames, W)
-  float* z = nullptr;     // (block, rank)
+  T* y = nullptr;            // (block, frames)
+  T* tile = nullptr;         // (frames, W)
+  float* z = nullptr;        // (block, rank)
   float* z_lanes = nullptr;  // (rank, F)
-  float* best = nullptr;  // (delays, F)
-  int* arg = nullptr;     // (delays, F)
+  float* best = nullptr;     // (delays, F)
+  int* arg = nullptr;        // (delays, F)
   Lanes<T, W>* knots = nullptr;
   Candidate* candidates = nullptr;
   int* order = nullptr;
+  int* sorted = nullptr;
+  int* node_count = nullptr;  // (delays * rates + 1)
   int* queue = nullptr;
   T *p = nullptr, *trial = nullptr, *g = nullptr, *h = nullptr, *cost = nullptr, *plain = nullptr,
     *damping = nullptr, *fall = nullptr, *band = nullptr, *square = nullptr, *spread = nullptr;
@@ -64,6 +67,8 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
     take(s.knots, 2L * call.pieces);
     take(s.candidates, static_cast<long>(s.block) * kCandidates);
     take(s.order, static_cast<long>(s.block) * kCandidates);
+    take(s.sorted, static_cast<long>(s.block) * kCandidates);
+    take(s.node_count, static_cast<long>(call.delays) * call.rates + 1);
     take(s.queue, n);
     take(s.p, kParameters * n);
     take(s.trial, kParameters * n);
@@ -141,8 +146,7 @@ KETY_STAGE void project(const Dictionary& d, int frames, int n, Scratch<T, W, F>
   typedef float Part __attribute__((vector_size(R * sizeof(float))));
   for (int b0 = 0; b0 < n; b0 += B) {
     const T* y[B];
-    for (int i = 0; i < B; ++i)
-      y[i] = s.y + static_cast<long>(b0 + i < n ? b0 + i : b0) * frames;
+    for (int i = 0; i < B; ++i) y[i] = s.y + static_cast<long>(b0 + i < n ? b0 + i : b0) * frames;
     for (int r0 = 0; r0 < d.rank; r0 += R) {
       Part acc[B] = {};
       for (int j = 0; j < frames; ++j) {
@@ -161,7 +165,7 @@ KETY_STAGE void project(const Dictionary& d, int frames, int n, Scratch<T, W, F>
 // The cells worth refining: peaks of the explained sum of squares along the delay.
 template <class T, int W, int F>
 KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T, W, F>& s,
-                   const unsigned char* status) {
+                      const unsigned char* status) {
   using V = Lanes<float, F>;
   int count = 0;
   for (int b0 = 0; b0 < n; b0 += F) {
@@ -225,13 +229,25 @@ KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
   int active = count;
   for (int i = 0; i < count; ++i) s.order[i] = i;
   for (int visit = 0; visit < kVisits && active > 0; ++visit) {
+    // Voxels of one cell follow each other, so that its tables stay in the first-level cache.
+    const int nodes = d.delays * d.rates;
+    for (int i = 0; i <= nodes; ++i) s.node_count[i] = 0;
+    for (int i = 0; i < active; ++i) {
+      const Candidate& c = s.candidates[s.order[i]];
+      ++s.node_count[c.delay * d.rates + c.rate + 1];
+    }
+    for (int i = 0; i < nodes; ++i) s.node_count[i + 1] += s.node_count[i];
+    for (int i = 0; i < active; ++i) {
+      const Candidate& c = s.candidates[s.order[i]];
+      s.sorted[s.node_count[c.delay * d.rates + c.rate]++] = s.order[i];
+    }
     int next = 0;
     for (int t0 = 0; t0 < active; t0 += F) {
       float products[F][kRowsPadded];
       const float *rows[F], *polys[F];
       V x, y, lo_x, hi_x, lo_y, hi_y, zc[kRows], poly[kPoly];
       for (int l = 0; l < F; ++l) {
-        const Candidate& c = s.candidates[s.order[t0 + l < active ? t0 + l : t0]];
+        const Candidate& c = s.candidates[s.sorted[t0 + l < active ? t0 + l : t0]];
         const int node = c.delay * d.rates + c.rate;
         const float* table = d.table + static_cast<long>(node) * d.rank * kRowsPadded;
         const float* z = s.z + static_cast<long>(c.voxel) * d.rank;
@@ -261,7 +277,7 @@ KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
       transpose_rows<F>(polys, kPoly, poly);
       const Climb<F> end = climb<F>(d, zc, poly, x, y, lo_x, hi_x, lo_y, hi_y, 4);
       for (int l = 0; l < F && t0 + l < active; ++l) {
-        const int id = s.order[t0 + l];
+        const int id = s.sorted[t0 + l];
         Candidate& c = s.candidates[id];
         const float ex = get<float, F>(end.x, l), ey = get<float, F>(end.y, l);
         const float kh = d.rate_half[c.rate], th = d.delay_half[c.delay];
@@ -280,7 +296,8 @@ KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
         c.rate = rate;
         c.delay = delay;
         c.x = d.rate_half[rate] > 0 ? (c.k - d.rate_centre[rate]) / d.rate_half[rate] : 0.0f;
-        c.y = d.delay_half[delay] > 0 ? (c.tau - d.delay_centre[delay]) / d.delay_half[delay] : 0.0f;
+        c.y =
+            d.delay_half[delay] > 0 ? (c.tau - d.delay_centre[delay]) / d.delay_half[delay] : 0.0f;
         s.order[next++] = id;
       }
     }
@@ -311,7 +328,8 @@ KETY_STAGE void arrange(const Problem<T>& problem, int active, Scratch<T, W, F>&
 
 // Exact Levenberg-Marquardt for all tasks of a block.
 template <class T, int W, int F, bool Weighted>
-KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks, Scratch<T, W, F>& s) {
+KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks,
+                       Scratch<T, W, F>& s) {
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   constexpr int P = kParameters;
@@ -325,86 +343,88 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
     arrange<T, W, F>(problem, active, s, waiting);
     int next = 0;
     for (int level = 0; level < kLevels; ++level)
-    for (int q0 = waiting[level]; q0 < waiting[level + 1]; q0 += W) {
-      const int stop = waiting[level + 1];
-      int id[W];
-      for (int l = 0; l < W; ++l) id[l] = s.order[q0 + l < stop ? q0 + l : q0];
-      for (int l = 0; l < W; ++l) {
-        const T* y = s.y + static_cast<long>(s.owner[id[l]]) * call.frames;
-        for (int j = 0; j < call.frames; ++j) s.tile[j * W + l] = y[j];
-      }
-      auto gather = [&](const T* from) {
-        V v;
-        for (int l = 0; l < W; ++l) set<T, W>(v, l, from[id[l]]);
-        return v;
-      };
-      V trial[P];
-      for (int i = 0; i < P; ++i) trial[i] = gather(s.trial + i * n);
-      Normal<T, W> now;
-      evaluate<T, W, Weighted>(problem, problem.input[level], trial, s.tile, s.knots, now);
-      // Keep the better of the trial and the point before it.
-      const V before = gather(s.cost), expected = gather(s.fall);
-      V damping = gather(s.damping);
-      const M accept = now.cost <= before;
-      const V gain = before - now.cost;
-      V p[P], g[P], h[kPairs];
-      for (int i = 0; i < P; ++i) {
-        p[i] = accept ? trial[i] : gather(s.p + i * n);
-        g[i] = accept ? now.gradient[i] : gather(s.g + i * n);
-      }
-      for (int i = 0; i < kPairs; ++i) h[i] = accept ? now.hessian[i] : gather(s.h + i * n);
-      const V cost = accept ? now.cost : before, plain = accept ? now.unweighted : gather(s.plain);
-      const V good = damping * T(0.1), poor = damping * T(4);
-      damping = accept ? (gain > T(0.5) * expected ? good : damping) : upper(poor, V(one * T(1e-3)));
-      damping = damping < T(1e-7) ? one * T(1e-7) : damping;
-      V step[P];
-      V lo[P], hi[P];
-      for (int i = 0; i < P; ++i) {
-        lo[i] = zero + problem.lo[i];
-        hi[i] = zero + problem.hi[i];
-      }
-      for (int l = 0; l < W; ++l) {
-        set<T, W>(lo[3], l, s.band[2 * id[l]]);
-        set<T, W>(hi[3], l, s.band[2 * id[l] + 1]);
-      }
-      const V fall = bounded_step<T, W>(problem, p, g, h, damping, lo, hi, step);
-      const V square = [&] {
-        V v;
-        for (int l = 0; l < W; ++l) set<T, W>(v, l, s.square[s.owner[id[l]]]);
-        return v;
-      }();
-      const V floor = ftol * cost + static_cast<T>(call.rounding) * square;
-      M small = zero == zero;
-      for (int i = 0; i < P; ++i) {
-        const V size = step[i] < zero ? V(-step[i]) : step[i];
-        const V at = p[i] < zero ? V(-p[i]) : p[i];
-        small &= size <= xtol * at + static_cast<T>(call.xfloor[i]);
-      }
-      const M settled = (fall <= floor) | small | (damping > T(1e6));
-      for (int l = 0; l < W && q0 + l < stop; ++l) {
-        const int t = id[l];
-        const bool finished = is_set<T, W>(settled, l);
-        // A step that no longer matters is taken only where it was found downhill.
-        const bool take = get<T, W>(fall, l) > 0;
-        for (int i = 0; i < P; ++i) {
-          const T at = get<T, W>(p[i], l);
-          T to = at + get<T, W>(step[i], l);
-          const T low = get<T, W>(lo[i], l), high = get<T, W>(hi[i], l);
-          to = to < low ? low : to > high ? high : to;
-          s.p[i * n + t] = finished && take && is_set<T, W>(small, l) ? to : at;
-          s.trial[i * n + t] = to;
-          s.g[i * n + t] = get<T, W>(g[i], l);
+      for (int q0 = waiting[level]; q0 < waiting[level + 1]; q0 += W) {
+        const int stop = waiting[level + 1];
+        int id[W];
+        for (int l = 0; l < W; ++l) id[l] = s.order[q0 + l < stop ? q0 + l : q0];
+        for (int l = 0; l < W; ++l) {
+          const T* y = s.y + static_cast<long>(s.owner[id[l]]) * call.frames;
+          for (int j = 0; j < call.frames; ++j) s.tile[j * W + l] = y[j];
         }
-        for (int i = 0; i < kPairs; ++i) s.h[i * n + t] = get<T, W>(h[i], l);
-        s.cost[t] = get<T, W>(cost, l);
-        s.plain[t] = get<T, W>(plain, l);
-        s.damping[t] = get<T, W>(damping, l);
-        s.fall[t] = get<T, W>(fall, l);
-        s.evaluations[t]++;
-        s.state[t] = finished ? kDone : kLimit;
-        if (!finished) s.queue[next++] = t;
+        auto gather = [&](const T* from) {
+          V v;
+          for (int l = 0; l < W; ++l) set<T, W>(v, l, from[id[l]]);
+          return v;
+        };
+        V trial[P];
+        for (int i = 0; i < P; ++i) trial[i] = gather(s.trial + i * n);
+        Normal<T, W> now;
+        evaluate<T, W, Weighted>(problem, problem.input[level], trial, s.tile, s.knots, now);
+        // Keep the better of the trial and the point before it.
+        const V before = gather(s.cost), expected = gather(s.fall);
+        V damping = gather(s.damping);
+        const M accept = now.cost <= before;
+        const V gain = before - now.cost;
+        V p[P], g[P], h[kPairs];
+        for (int i = 0; i < P; ++i) {
+          p[i] = accept ? trial[i] : gather(s.p + i * n);
+          g[i] = accept ? now.gradient[i] : gather(s.g + i * n);
+        }
+        for (int i = 0; i < kPairs; ++i) h[i] = accept ? now.hessian[i] : gather(s.h + i * n);
+        const V cost = accept ? now.cost : before,
+                plain = accept ? now.unweighted : gather(s.plain);
+        const V good = damping * T(0.1), poor = damping * T(4);
+        damping =
+            accept ? (gain > T(0.5) * expected ? good : damping) : upper(poor, V(one * T(1e-3)));
+        damping = damping < T(1e-7) ? one * T(1e-7) : damping;
+        V step[P];
+        V lo[P], hi[P];
+        for (int i = 0; i < P; ++i) {
+          lo[i] = zero + problem.lo[i];
+          hi[i] = zero + problem.hi[i];
+        }
+        for (int l = 0; l < W; ++l) {
+          set<T, W>(lo[3], l, s.band[2 * id[l]]);
+          set<T, W>(hi[3], l, s.band[2 * id[l] + 1]);
+        }
+        const V fall = bounded_step<T, W>(problem, p, g, h, damping, lo, hi, step);
+        const V square = [&] {
+          V v;
+          for (int l = 0; l < W; ++l) set<T, W>(v, l, s.square[s.owner[id[l]]]);
+          return v;
+        }();
+        const V floor = ftol * cost + static_cast<T>(call.rounding) * square;
+        M small = zero == zero;
+        for (int i = 0; i < P; ++i) {
+          const V size = step[i] < zero ? V(-step[i]) : step[i];
+          const V at = p[i] < zero ? V(-p[i]) : p[i];
+          small &= size <= xtol * at + static_cast<T>(call.xfloor[i]);
+        }
+        const M settled = (fall <= floor) | small | (damping > T(1e6));
+        for (int l = 0; l < W && q0 + l < stop; ++l) {
+          const int t = id[l];
+          const bool finished = is_set<T, W>(settled, l);
+          // A step that no longer matters is taken only where it was found downhill.
+          const bool take = get<T, W>(fall, l) > 0;
+          for (int i = 0; i < P; ++i) {
+            const T at = get<T, W>(p[i], l);
+            T to = at + get<T, W>(step[i], l);
+            const T low = get<T, W>(lo[i], l), high = get<T, W>(hi[i], l);
+            to = to < low ? low : to > high ? high : to;
+            s.p[i * n + t] = finished && take && is_set<T, W>(small, l) ? to : at;
+            s.trial[i * n + t] = to;
+            s.g[i * n + t] = get<T, W>(g[i], l);
+          }
+          for (int i = 0; i < kPairs; ++i) s.h[i * n + t] = get<T, W>(h[i], l);
+          s.cost[t] = get<T, W>(cost, l);
+          s.plain[t] = get<T, W>(plain, l);
+          s.damping[t] = get<T, W>(damping, l);
+          s.fall[t] = get<T, W>(fall, l);
+          s.evaluations[t]++;
+          s.state[t] = finished ? kDone : kLimit;
+          if (!finished) s.queue[next++] = t;
+        }
       }
-    }
     active = next;
   }
 }
@@ -412,7 +432,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
 // Results of one block into the caller's arrays.
 template <class T, int W, int F>
 KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long start, int n,
-                         Scratch<T, W, F>& s, const unsigned char* status) {
+                            Scratch<T, W, F>& s, const unsigned char* status) {
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   constexpr int P = kParameters;

@@ -57,7 +57,8 @@ const Engine& engine_named(const std::string& name) {
     if (name == e->name) return *e;
     known += (known.empty() ? "" : ", ") + std::string(e->name);
   }
-  throw std::invalid_argument("unknown instruction set '" + name + "'; this processor has " + known);
+  throw std::invalid_argument("unknown instruction set '" + name + "'; this processor has " +
+                              known);
 }
 
 // Blocks are handed out in order; which thread takes one does not change its result.
@@ -135,9 +136,9 @@ void forward(nb::dict pieces, Array<double> times, Array<double> parameters, Out
            [&](long begin, long end) { engine.forward(call, begin, end, single); });
 }
 
-// Derivatives d^n G / dk^n (n = 0..3) of the convolution and of the input at the times x, with their
-// derivatives of order 0..3 in time: c (4, times) and g (rates, 4, 4, times). Each obeys
-// y' = -k y - n y_(n-1), the first with the input added, so one recursion gives all.
+// Derivatives d^n G / dk^n (n = 0..3) of the convolution and of the input at the times x, with
+// their derivatives of order 0..3 in time: c (4, times) and g (rates, 4, 4, times). Each obeys y' =
+// -k y - n y_(n-1), the first with the input added, so one recursion gives all.
 void taylor_rows(nb::dict pieces, Array<double> rates, Array<double> x, Out<double> c,
                  Out<double> g, int threads) {
   constexpr int terms = 14;
@@ -195,10 +196,11 @@ void taylor_rows(nb::dict pieces, Array<double> rates, Array<double> x, Out<doub
 }
 
 template <class T>
-void fit(nb::list levels, Array<double> times, nb::ndarray<const T, nb::ndim<2>, nb::device::cpu> curves,
-         nb::object weights, nb::dict dictionary, nb::dict options, Out<T> parameters,
-         Out<T> covariance, Out<T> cost, Out<T> r2, Out<unsigned short> evaluations,
-         Out<unsigned char> status, int threads, const std::string& instruction_set) {
+void fit(nb::list levels, Array<double> times,
+         nb::ndarray<const T, nb::ndim<2>, nb::device::cpu> curves, nb::object weights,
+         nb::dict dictionary, nb::dict options, Out<T> parameters, Out<T> covariance, Out<T> cost,
+         Out<T> r2, Out<unsigned short> evaluations, Out<unsigned char> status, int threads,
+         const std::string& instruction_set) {
   FitCall call = {};
   if (levels.size() != kLevels) throw std::invalid_argument("wrong number of piece levels");
   for (int i = 0; i < kLevels; ++i) {
@@ -207,7 +209,8 @@ void fit(nb::list levels, Array<double> times, nb::ndarray<const T, nb::ndim<2>,
   }
   call.times = times.data();
   call.frames = static_cast<int>(times.size());
-  if (curves.shape(1) != times.size()) throw std::invalid_argument("curves must be (voxels, frames)");
+  if (curves.shape(1) != times.size())
+    throw std::invalid_argument("curves must be (voxels, frames)");
   call.curves = curves.data();
   call.voxels = static_cast<long>(curves.shape(0));
   call.voxel_stride = curves.stride(0);
@@ -233,8 +236,8 @@ void fit(nb::list levels, Array<double> times, nb::ndarray<const T, nb::ndim<2>,
   call.rival = nb::cast<float>(options["rival"]);
   call.enhancement = nb::cast<float>(options["enhancement"]);
 
-  const size_t m = nb::cast<size_t>(dictionary["delays"]), k = nb::cast<size_t>(dictionary["rates"]),
-               r = nb::cast<size_t>(dictionary["rank"]);
+  const size_t m = nb::cast<size_t>(dictionary["delays"]),
+               k = nb::cast<size_t>(dictionary["rates"]), r = nb::cast<size_t>(dictionary["rank"]);
   if (r == 0 || r > 32 || r % 8) throw std::invalid_argument("rank must be 8, 16, 24 or 32");
   call.delays = static_cast<int>(m);
   call.rates = static_cast<int>(k);
@@ -281,7 +284,8 @@ void fit(nb::list levels, Array<double> times, nb::ndarray<const T, nb::ndim<2>,
 }  // namespace
 
 NB_MODULE(_native, module) {
-  module.doc() = "The C++ core: forward kernel and solvers. Arrays are checked in kety.fitting.engine.";
+  module.doc() =
+      "The C++ core: forward kernel and solvers. Arrays are checked in kety.fitting.engine.";
   module.attr("GRAM_DEGREE") = kDegree;
   module.def("instruction_sets", [] {
     std::vector<std::string> names;

@@ -10,7 +10,7 @@
 
 namespace KETY_NS {
 
-constexpr int kRows = 14;      // Taylor rows of a cell: 4 for c, 10 for G
+constexpr int kRows = 14;  // Taylor rows of a cell: 4 for c, 10 for G
 constexpr int kRowsPadded = 16;
 // Gram polynomials keep more than degree 3: products of the cubic rows cut there would no longer be
 // the Gram matrix of any curve, and the error would be relative to the signal, not the residual.
@@ -21,21 +21,21 @@ struct Dictionary {
   int delays, rates, rank;
   const float* delay_centre;  // (delays) s
   const float* delay_half;
-  const double* band_lo;      // (delays) s, walls between which the cell lies
+  const double* band_lo;  // (delays) s, walls between which the cell lies
   const double* band_hi;
-  const float* rate_centre;   // (rates) 1/s
+  const float* rate_centre;  // (rates) 1/s
   const float* rate_half;
-  const float* c_unit;        // (delays, rank) unit vector along c
-  const float* c_norm;        // (delays)
-  const float* g_unit;        // (delays, rates, rank) unit vector along G less its part along c
-  const float* g_along;       // (delays, rates) G . c_unit
-  const float* g_across;      // (delays, rates) length of G less its part along c
-  const float* table;         // (delays, rates, rank, 16) Taylor rows, and the same
-  const float* curves;        // (delays, rates, 14, rank) the other way round
-  const float* poly;          // (delays, rates, kPoly)
-  const float* basis;         // (frames, rank), weights folded in
+  const float* c_unit;    // (delays, rank) unit vector along c
+  const float* c_norm;    // (delays)
+  const float* g_unit;    // (delays, rates, rank) unit vector along G less its part along c
+  const float* g_along;   // (delays, rates) G . c_unit
+  const float* g_across;  // (delays, rates) length of G less its part along c
+  const float* table;     // (delays, rates, rank, 16) Taylor rows, and the same
+  const float* curves;    // (delays, rates, 14, rank) the other way round
+  const float* poly;      // (delays, rates, kPoly)
+  const float* basis;     // (frames, rank), weights folded in
   float lo_v, hi_v, lo_a, hi_a;
-  bool use_v, plain;          // plain: amplitudes bounded by 0 alone as far as the scan goes
+  bool use_v, plain;  // plain: amplitudes bounded by 0 alone as far as the scan goes
 };
 
 // Amplitudes in their box that explain most; returns what they explain, 2 x'b - x'A x.
@@ -189,24 +189,26 @@ KETY_FN Jet<W> jet_y(const Lanes<float, W>* c, const Lanes<float, W>& y) {
 KETY_FN float residual(const Dictionary& d, int node, const float* z, float x, float y, float v,
                        float a) {
   const float ax = a * x, ay = a * y, axx = ax * x, ayy = ay * y;
-  const float c[kRows] = {v,      v * y, v * y * y, v * y * y * y, a,   ax,      axx,
+  const float c[kRows] = {v,       v * y, v * y * y, v * y * y * y, a,   ax,      axx,
                           axx * x, ay,    ay * x,    ay * x * x,    ayy, ayy * x, ayy * y};
   typedef float Part __attribute__((vector_size(8 * sizeof(float))));
   const float* rows = d.curves + static_cast<long>(node) * kRows * d.rank;
   Part sum = {};
   for (int r = 0; r < d.rank; r += 8) {
-    Part miss;
+    Part miss, other = {};
     __builtin_memcpy(&miss, z + r, sizeof miss);
-    for (int i = 0; i < kRows; ++i) {
-      Part row;
-      __builtin_memcpy(&row, rows + i * d.rank + r, sizeof row);
-      miss -= c[i] * row;
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; i += 2) {
+      Part even, odd;
+      __builtin_memcpy(&even, rows + i * d.rank + r, sizeof even);
+      __builtin_memcpy(&odd, rows + (i + 1) * d.rank + r, sizeof odd);
+      miss -= c[i] * even;
+      other += c[i + 1] * odd;
     }
+    miss -= other;
     sum += miss * miss;
   }
-  float total = 0;
-  for (int l = 0; l < 8; ++l) total += sum[l];
-  return total;
+  return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
 }
 
 // Whether a wall stands between delay cell m and the next.

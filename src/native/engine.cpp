@@ -18,9 +18,9 @@ OwnPieces<T> cast_pieces(const PiecesCall& in) {
   T *taylor = memory, *step = memory + 4L * in.count;
   for (long i = 0; i < 4L * in.count; ++i) taylor[i] = static_cast<T>(in.taylor[i]);
   for (int i = 0; i < in.count; ++i) step[i] = static_cast<T>(in.step[i]);
-  return {{in.count, in.start, taylor, step, in.bucket, in.buckets, in.bucket_origin,
-           in.bucket_rate},
-          memory};
+  return {
+      {in.count, in.start, taylor, step, in.bucket, in.buckets, in.bucket_origin, in.bucket_rate},
+      memory};
 }
 
 template <class T, int W, int E>

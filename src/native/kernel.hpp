@@ -52,7 +52,8 @@ KETY_FN constexpr T inverse_factorial(int n) {
   return f;
 }
 
-// phi_1 .. phi_5 of -x (phi_j(z) = sum z^n / (n + j)!) by series and downward recursion, and exp(-x).
+// phi_1 .. phi_5 of -x (phi_j(z) = sum z^n / (n + j)!) by series and downward recursion, and
+// exp(-x).
 template <class T, int W>
 KETY_FN void phi_functions(const Lanes<T, W>& x, Lanes<T, W> phi[6]) {
   constexpr int terms = kTerms<T>;

@@ -15,9 +15,9 @@ KETY_FN constexpr int pair(int i, int j) {  // packed lower triangle
 template <class T>
 struct Problem {
   Pieces<T> input[kLevels];
-  T limit[kLevels];       // 1/s, largest rate of each level
-  const double* times;    // (frames) s
-  const T* weights;       // (frames) or null
+  T limit[kLevels];     // 1/s, largest rate of each level
+  const double* times;  // (frames) s
+  const T* weights;     // (frames) or null
   int frames;
   T lo[kParameters], hi[kParameters];
   bool fixed[kParameters];
@@ -194,8 +194,7 @@ KETY_FN void covariance(const Problem<T>& problem, const Lanes<T, W> p[kParamete
     out_of[i] = bound[i] | lost[i];
     scale[i] = one / root<T, W>(d <= tiny ? one : d);
     for (int j = 0; j < i; ++j)
-      m[pair(i, j)] =
-          (out_of[i] | out_of[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
+      m[pair(i, j)] = (out_of[i] | out_of[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
     m[pair(i, i)] = one;
   }
   M weak[P];
@@ -208,7 +207,8 @@ KETY_FN void covariance(const Problem<T>& problem, const Lanes<T, W> p[kParamete
       V s = m[pair(i, q)];
       for (int r = q + 1; r < i; ++r) s -= m[pair(r, q)] * x[r];
       x[q] = s * pivot[q];
-      lost[q] |= weak[i] & none_of(out_of[i]) & none_of(out_of[q]) & ((x[q] > T(0.01)) | (x[q] < T(-0.01)));
+      lost[q] |= weak[i] & none_of(out_of[i]) & none_of(out_of[q]) &
+                 ((x[q] > T(0.01)) | (x[q] < T(-0.01)));
     }
   }
   // Inverse of the factor, then its square.

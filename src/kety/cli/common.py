@@ -202,7 +202,7 @@ def say_maps(maps: Any) -> None:
     counts: Mapping[str, int] = maps.attrs["status_counts"]
     inside = sum(number for name, number in counts.items() if name != "outside")
     shares = [
-        f"{name.replace('_', ' ')} {number:,} ({100 * number / inside:.1f} %)"
+        f"{name.replace('_', ' ')} {100 * number / inside:.1f} %"
         for name, number in counts.items()
         if name != "outside"
     ]

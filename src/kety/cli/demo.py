@@ -90,7 +90,7 @@ def run(ctx: click.Context, heard: list[str], options: dict[str, Any]) -> None:
         roi=phantom.roi,
         truth=phantom.truth,
         regions=regions,
-        warnings=heard,
+        notices=heard,
     )
     rows = against_truth(maps, phantom.truth, regions)
     names = [name for name in SHOWN if name in rows[0].parameters]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fitting.engine import KernelFit, available_threads, prepare
-from kety.fitting.forward import kernel_curves
+from kety.fitting.engine import available_threads, prepare
+from kety.fitting.maps import empty_maps, store, to_dataset
 from kety.fitting.optimizers.varprolm import VarProLM
 from kety.fitting.problem import Problem, make_problem
-from kety.fitting.status import Status
-from kety.models import ROLES, Model
-from kety.version import __version__
 
 if TYPE_CHECKING:
     import xarray
@@ -62,7 +58,7 @@ def fit(
     model : str
         ``"tofts"``, ``"extended_tofts"`` or ``"patlak"``.
     delay : bool or float
-        True fits the delay within its bounds, False fixes it at 0, a number fixes it at that many s.
+        True fits the delay within its bounds, False fixes it at 0, a number (s) fixes it there.
     bounds : mapping of str to (float, float), optional
         Bounds of free parameters in their public unit, honoured exactly; equal bounds fix one.
     mask : bool array (...), optional
@@ -134,8 +130,9 @@ def fit(
     voxels = data.reshape(-1, data.shape[-1], order=order)
     chosen = _chosen_voxels(mask, shape, order)
     total = len(voxels) if chosen is None else len(chosen)
-    flat = _empty_maps(problem, len(voxels), fitted)
-    solve = prepare(problem, optimizer or VarProLM())
+    flat = empty_maps(problem, len(voxels), fitted)
+    options = optimizer or VarProLM()
+    solve = prepare(problem, options)
     report = _reporter(progress, total)
     interrupted = False
     done = 0
@@ -143,14 +140,14 @@ def fit(
         for part in _blocks(total, chosen):
             block = voxels[part]
             result = solve(block)
-            _store(flat, part, problem, result, block if fitted else None)
+            store(flat, part, problem, result, block if fitted else None)
             done += len(block)
             report(done, total)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         report(-1, total)
-    return _dataset(problem, flat, shape, order, interrupted, done, optimizer or VarProLM())
+    return to_dataset(problem, flat, shape, order, interrupted, done, options)
 
 
 def _check_choice(what: str, found: str, valid: tuple[str, ...]) -> None:
@@ -202,147 +199,3 @@ def _reporter(progress: bool | Progress, total: int) -> Progress:
             bar.update(done - bar.n)
 
     return show
-
-
-def _empty_maps(problem: Problem, count: int, fitted: bool) -> dict[str, NDArray[Any]]:
-    maps: dict[str, NDArray[Any]] = {}
-    names = [*problem.model.names, *(d.name for d in problem.model.derived)]
-    for name in [*(n + s for n in names for s in ("", "_se")), "cost", "r2"]:
-        maps[name] = np.full(count, np.nan, problem.dtype)
-    maps["evaluations"] = np.zeros(count, np.uint16)
-    maps["status"] = np.full(count, Status.OUTSIDE, np.uint8)
-    if fitted:
-        for name in ("fitted", "residual"):
-            maps[name] = np.full((count, len(problem.times)), np.nan, problem.dtype)
-    return maps
-
-
-def _store(
-    maps: dict[str, NDArray[Any]],
-    part: Any,
-    problem: Problem,
-    result: KernelFit,
-    curves: NDArray[Any] | None,
-) -> None:
-    """Public maps of one block from kernel quantities; errors by first-order propagation."""
-    model, aif = problem.model, problem.aif
-    values: dict[str, NDArray[Any]] = {}
-    slots: dict[str, tuple[int, Any]] = {}
-    dtype = problem.dtype.type
-    for p in model.parameters:
-        slot = ROLES.index(p.role)
-        factor = dtype(1.0 / p.kernel_factor(aif))
-        values[p.name] = result.parameters[:, slot] * factor
-        slots[p.name] = (slot, factor)
-
-    def covariance(a: str, b: str) -> NDArray[Any]:
-        (i, fi), (j, fj) = slots[a], slots[b]
-        i, j = max(i, j), min(i, j)
-        return result.covariance[:, i * (i + 1) // 2 + j] * (fi * fj)
-
-    for p in model.parameters:
-        maps[p.name][part] = values[p.name]
-        maps[p.name + "_se"][part] = np.sqrt(covariance(p.name, p.name))
-    for d in model.derived:
-        of = [values[n] for n in d.of]
-        maps[d.name][part] = d.value(*of, aif.hematocrit)
-        slopes = d.gradient(*of, aif.hematocrit)
-        variance = np.zeros(len(result.cost), problem.dtype)
-        for i, a in enumerate(d.of):
-            for j, b in enumerate(d.of):
-                variance += slopes[i] * slopes[j] * covariance(a, b)
-        maps[d.name + "_se"][part] = np.sqrt(np.maximum(variance, 0, where=variance == variance,
-                                                        out=variance))
-    maps["cost"][part] = result.cost
-    maps["r2"][part] = result.r2
-    maps["evaluations"][part] = result.evaluations
-    maps["status"][part] = result.status
-    if curves is not None:
-        kernel = np.nan_to_num(result.parameters, nan=0.0)
-        model_curves, _ = kernel_curves(
-            aif, problem.times, kernel, dtype=str(problem.dtype), threads=problem.threads
-        )
-        model_curves[~np.isfinite(result.cost)] = np.nan
-        maps["fitted"][part] = model_curves
-        maps["residual"][part] = curves - model_curves
-
-
-def _dataset(
-    problem: Problem,
-    flat: dict[str, NDArray[Any]],
-    shape: tuple[int, ...],
-    order: Any,
-    interrupted: bool,
-    done: int,
-    optimizer: VarProLM,
-) -> xarray.Dataset:
-    import xarray
-
-    spatial = ("x", "y", "z")
-    if len(shape) <= 1:
-        dims: tuple[str, ...] = ("voxel",) * len(shape)
-    elif len(shape) <= 3:
-        dims = spatial[: len(shape)]
-    else:
-        dims = tuple(f"dim_{i}" for i in range(len(shape)))
-    attributes = _attributes(problem.model)
-    variables = {}
-    for name, values in flat.items():
-        if values.ndim == 2:
-            full = values.reshape(*shape, values.shape[1], order=order)
-            variables[name] = ((*dims, "time"), full, attributes[name])
-        else:
-            variables[name] = (dims, values.reshape(shape, order=order), attributes[name])
-    coords = {"time": ("time", problem.times, {"units": "s", "long_name": "frame time"})}
-    with suppress(AttributeError):
-        optimizer = optimizer.__class__.__name__  # type: ignore[assignment]
-    return xarray.Dataset(
-        variables,
-        coords=coords,
-        attrs={
-            "model": problem.model.name,
-            "model_long_name": problem.model.long_name,
-            "model_osipi": problem.model.osipi,
-            "model_reference": problem.model.reference,
-            "software": f"kety {__version__}",
-            "optimizer": str(optimizer),
-            "dtype": str(problem.dtype),
-            "hematocrit": problem.aif.hematocrit,
-            "aif_site": problem.aif.site,
-            "aif_interpolation": problem.aif.interpolation,
-            "bounds": "; ".join(
-                f"{p.name} {problem.bounds[p.name][0]:g} to {problem.bounds[p.name][1]:g} {p.unit}"
-                for p in problem.model.parameters
-            ),
-            "interrupted": int(interrupted),
-            "voxels_done": done,
-        },
-    )
-
-
-def _attributes(model: Model) -> dict[str, dict[str, Any]]:
-    """Units, words and codes of every map that a fit of this model gives."""
-    out: dict[str, dict[str, Any]] = {}
-    for q in (*model.parameters, *model.derived):
-        out[q.name] = {"units": q.unit, "long_name": q.long_name, "osipi": q.osipi}
-        out[q.name + "_se"] = {
-            "units": q.unit,
-            "long_name": f"standard error of the {q.long_name}",
-            "osipi": "",
-        }
-    for name, unit, words in (
-        ("cost", "squared unit of the curves", "sum of squared residuals"),
-        ("r2", "1", "coefficient of determination"),
-        ("evaluations", "1", "exact model evaluations spent on the voxel"),
-        ("fitted", "unit of the curves", "fitted curve"),
-        ("residual", "unit of the curves", "measured less fitted curve"),
-    ):
-        out[name] = {"units": unit, "long_name": words, "osipi": ""}
-    out["status"] = {
-        "units": "1",
-        "long_name": "outcome of the fit",
-        "osipi": "",
-        "flag_values": np.array([s.value for s in Status], np.uint8),
-        "flag_meanings": " ".join(s.meaning for s in Status),
-    }
-    return out

@@ -8,6 +8,7 @@ delays are walls between cells.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import factorial
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +65,12 @@ def delay_cells(
     widest = float(np.clip(_width_of_bolus(aif) / 8, (hi - lo) / 40, (hi - lo) / 8))
     # At a wall itself the frame still sees the input; the far side begins just beyond it.
     beyond = walls + WALL_WIDTH * np.maximum(1.0, np.abs(walls))
-    cells, bands = [], []
+    cells: list[tuple[float, float]] = []
+    bands: list[tuple[float, float]] = []
     for a, b in zip(np.append(lo, beyond), np.append(walls, hi), strict=True):
         parts = max(1, int(np.ceil((b - a) / widest - 1e-4)))
         edges = a + (b - a) * np.arange(parts + 1) / parts
-        cells.extend(zip(edges[:-1], edges[1:], strict=True))
+        cells.extend(pairwise(edges))
         bands.extend([(a, b)] * parts)
     return np.array(cells), np.array(bands)
 
@@ -148,7 +150,9 @@ def build_dictionary(
         rows[:, :, r] = (c[q] * delay_power[q])[:, None]
     for r, (p, q) in enumerate(G_ORDERS):
         rate_power = rate_half**p / factorial(p)
-        rows[:, :, 4 + r] = np.moveaxis(g[:, p, q] * delay_power[q] * rate_power[:, None, None], 0, 1)
+        rows[:, :, 4 + r] = np.moveaxis(
+            g[:, p, q] * delay_power[q] * rate_power[:, None, None], 0, 1
+        )
     if weights is not None:
         rows *= np.sqrt(weights)
     use_v = not (hi[0] <= lo[0] and lo[0] == 0)
@@ -209,9 +213,6 @@ def _gram_polynomials(low: NDArray[np.float64], degree: int) -> NDArray[np.float
             p, q = p1 + p2, q1 + q2
             if p + q > degree or (a >= 4 and b < 4):
                 continue
-            if b < 4:
-                at = q
-            else:
-                at = degree + 1 + slot[p, q] + (len(powers) if a >= 4 else 0)
+            at = q if b < 4 else degree + 1 + slot[p, q] + (len(powers) if a >= 4 else 0)
             out[:, :, at] += products[:, :, a, b]
     return out

@@ -63,7 +63,12 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
     levels = [kernel_pieces(problem.aif, min(top, r), end) for r in (*LEVEL_RATES, np.inf)]
     weights = problem.weights
     dictionary = build_dictionary(
-        problem.aif, problem.times, weights, lo, hi, amplitudes_bounded=problem.amplitudes_bounded,
+        problem.aif,
+        problem.times,
+        weights,
+        lo,
+        hi,
+        amplitudes_bounded=problem.amplitudes_bounded,
         threads=problem.threads,
     )
     single = problem.dtype == np.float32
@@ -75,9 +80,7 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
         "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-13),
         "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-12),
         "rounding": 1e-13 if single else 1e-31,
-        "xfloor": [
-            s * (1e-6 if single else 1e-12) for s in KERNEL_SCALE
-        ],
+        "xfloor": [s * (1e-6 if single else 1e-12) for s in KERNEL_SCALE],
         "candidate_ratio": options.candidate_ratio,
         "rival": options.rival,
         "enhancement": problem.enhancement_threshold(),

@@ -166,8 +166,9 @@ def _checked_weights(weights: ArrayLike | None, frames: int) -> NDArray[np.float
         return None
     w = np.ascontiguousarray(weights, dtype=np.float64)
     if w.shape != (frames,):
-        raise KetyError(f"weights must be one number for each of the {frames} frames, "
-                        f"found shape {w.shape}")
+        raise KetyError(
+            f"weights must be one number for each of the {frames} frames, found shape {w.shape}"
+        )
     if not np.isfinite(w).all() or (w < 0).any() or not (w > 0).any():
         raise KetyError("weights must be finite and not negative, with at least one above 0")
     return w

@@ -1,8 +1,8 @@
 """What a compartment model is: named parameters and the kernel quantities they stand for.
 
 The kernel knows one curve, ``v c(t - tau) + a int c(u - tau) exp(-k (t - u)) du`` with ``v`` a
-fraction, ``a`` and ``k`` in 1/s and ``tau`` in s. A model says which of these its parameters are and
-by what factor, so a new model of this form needs no C++.
+fraction, ``a`` and ``k`` in 1/s and ``tau`` in s. A model says which of these its parameters are
+and by what factor, so a new model of this form needs no C++.
 """
 
 from __future__ import annotations

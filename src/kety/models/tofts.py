@@ -3,9 +3,9 @@
     C(t) = Vb Ca(t - tau) + Ktrans / (1 - Hct) int_0^t Ca(u - tau) exp(-kep (t - u)) du,
 
 with Ca the concentration in arterial blood, ve = Ktrans / kep and vp = Vb (1 - Hct) (Tofts et al.,
-J Magn Reson Imaging 10:223, 1999, doi 10.1002/(SICI)1522-2586(199909)10:3<223::AID-JMRI2>3.0.CO;2-S;
-Svistoun et al., Tomography 5:209, 2019, doi 10.18383/j.tom.2018.00048, equation 1). Patlak's model
-is the limit kep = 0 (Patlak et al., J Cereb Blood Flow Metab 3:1, 1983).
+J Magn Reson Imaging 10:223, 1999; Svistoun et al., Tomography 5:209, 2019, equation 1,
+doi 10.18383/j.tom.2018.00048). Patlak's model is the limit kep = 0 (Patlak et al., J Cereb Blood
+Flow Metab 3:1, 1983).
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class Conversion:
         given = [name for name in names if getattr(self, name) not in (None, (), [])]
         if quantity != "signal" and given:
             raise KetyError(
-                f"{', '.join(given)} convert an MR signal, but the series holds {quantity}; "
-                "leave them out"
+                f"the series holds {quantity}, but {', '.join(given)} would convert an MR signal; "
+                "leave out what does not apply"
             )
         if quantity in ("enhancement", "concentration") and self.baseline is not None:
             raise KetyError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,8 +77,12 @@ def estimate(
     from kety.fitting.api import fit
     from kety.fitting.engine import available_threads, instruction_sets
     from kety.fitting.optimizers.varprolm import VarProLM
+    from kety.fitting.status import FITTED
 
     optimizer = VarProLM() if max_evaluations is None else VarProLM(max_evaluations=max_evaluations)
+    import xarray  # noqa: F401, that its import does not count as time of the fit
+
+    study.aif.coefficients()
     started = time.perf_counter()
     maps = fit(
         study.curves,
@@ -95,19 +100,24 @@ def estimate(
     )
     elapsed = time.perf_counter() - started
     done = int(maps.attrs["voxels_done"])
+    counts = status_counts(maps)
+    if done and not any(status.meaning in counts for status in FITTED):
+        found = ", ".join(name.replace("_", " ") for name in counts if name != "outside")
+        warnings.warn(f"no voxel could be fitted; all are {found}", stacklevel=2)
     maps.attrs |= {
         "max_evaluations": optimizer.max_evaluations,
         "threads": threads or available_threads(),
         "instruction_set": instruction_sets()[0],
         "elapsed_s": round(elapsed, 4),
         "voxels_per_s": round(done / elapsed),
-        "status_counts": status_counts(maps),
+        "status_counts": counts,
     }
-    tell(
-        "fitted",
-        f"{count(done, 'voxel')} in {elapsed:.2f} s ({done / elapsed:,.0f} voxels/s; "
-        f"{count(maps.attrs['threads'], 'thread')}, {maps.attrs['instruction_set']}, {dtype})",
-    )
+    if done:
+        tell(
+            "fitted",
+            f"{count(done, 'voxel')} in {elapsed:.2f} s ({done / elapsed:,.0f} voxels/s; "
+            f"{count(maps.attrs['threads'], 'thread')}, {maps.attrs['instruction_set']}, {dtype})",
+        )
     return maps
 
 
@@ -174,7 +184,7 @@ def write_outcome(
     roi: NDArray[np.bool_] | None = None,
     truth: Mapping[str, ArrayLike] | None = None,
     regions: Mapping[str, ArrayLike] | None = None,
-    warnings: Sequence[str] = (),
+    notices: Sequence[str] = (),
     tell: Tell = silent,
 ) -> Written:
     """Write maps, ``fit.json`` and ``report.html`` into a folder, which is made.
@@ -191,8 +201,10 @@ def write_outcome(
         Whether to write the report.
     title
         Of the report; the name of the series if empty.
-    roi, truth, regions, warnings
+    roi, truth, regions
         For the report, see `kety.report.write_report`.
+    notices
+        Warnings that the report and ``fit.json`` repeat.
 
     Raises
     ------
@@ -210,7 +222,7 @@ def write_outcome(
         codes=series.codes,
         source=series.source,
         times=series.times,
-        provenance={**record, "warnings": list(warnings)},
+        provenance={**record, "warnings": list(notices)},
         threads=int(maps.attrs["threads"]),
     )
     tell("maps", f"{count(len(written), 'image')} and fit.json in {folder}{os.sep}")
@@ -231,7 +243,7 @@ def write_outcome(
             roi=roi,
             truth=truth,
             regions=regions,
-            warnings=warnings,
+            warnings=notices,
             curve_units=study.unit,
         )
         tell("report", str(page))

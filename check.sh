@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Formats, lints, type-checks and tests everything. `./check.sh --ci` changes no file.
+set -euo pipefail
+cd "$(dirname "$0")"
+if [ "${1:-}" = "--ci" ]; then
+  ruff format --check .
+  ruff check .
+  clang-format --dry-run -Werror src/native/*.[ch]pp
+else
+  ruff format .
+  ruff check --fix .
+  clang-format -i src/native/*.[ch]pp
+fi
+lint-imports
+mypy
+pytest

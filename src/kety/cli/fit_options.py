@@ -1,0 +1,284 @@
+"""The options of ``kety fit``, in the order of its help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from kety.cli.common import bounds, delay, frames, number_or_image, numbers, option
+
+INPUT: Final = "Arterial input (one of --aif, --population, --aif-mask)"
+SERIES: Final = "Series"
+MR: Final = "From MR signal to concentration"
+MODEL: Final = "Model and fit"
+OUTPUT: Final = "Output"
+FILE: Final = click.Path(path_type=Path)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def fit_options(function: Function) -> Function:
+    """Add the options to a command."""
+    for add in reversed(_OPTIONS):
+        function = add(function)
+    return function
+
+
+_OPTIONS: Final = (
+    option(
+        INPUT,
+        "--aif",
+        type=FILE,
+        metavar="CSV",
+        help="Curve in a CSV file; its header names time, blood or plasma and unit, e.g. "
+        "time_s,cb_mM or time_s,blood_HU.",
+    ),
+    option(
+        INPUT,
+        "--population",
+        metavar="NAME",
+        help="Published curve: parker, georgiou, weinmann or preclinical (`kety info` describes "
+        "them).",
+    ),
+    option(
+        INPUT,
+        "--aif-mask",
+        type=FILE,
+        metavar="IMAGE",
+        help="Mean curve of the voxels that are not 0 in this image, on the grid of the series.",
+    ),
+    option(
+        INPUT,
+        "--population-delay",
+        type=float,
+        metavar="S",
+        help="Arrival of the published curve's bolus. [default: when the strongest voxels enhance]",
+    ),
+    option(
+        INPUT,
+        "--population-dose",
+        type=float,
+        metavar="MMOL/KG",
+        help="Scale the published curve to this dose. [default: as published]",
+    ),
+    option(
+        INPUT, "--hematocrit", type=float, default=0.42, help="Fraction of blood that is cells."
+    ),
+    option(
+        INPUT,
+        "--aif-site",
+        type=click.Choice(["blood", "plasma"]),
+        help="What the CSV file's concentration is of. [default: from its header]",
+    ),
+    option(
+        INPUT,
+        "--aif-column",
+        metavar="NAME",
+        help="Column of the CSV file. [default: the one named for blood or plasma]",
+    ),
+    option(
+        INPUT,
+        "--aif-unit",
+        type=click.Choice(["HU", "mM", "any"]),
+        help="Unit of the CSV file's values; 'any' allows one that differs from the tissue's. "
+        "[default: from its header]",
+    ),
+    option(
+        INPUT,
+        "--aif-time-unit",
+        type=click.Choice(["s", "min", "ms"]),
+        help="Unit of the CSV file's times. [default: from its header]",
+    ),
+    option(
+        INPUT,
+        "--aif-t10",
+        type=float,
+        metavar="S",
+        help="T1 of blood before contrast agent, for --aif-mask in MR. [default: as of the tissue]",
+    ),
+    option(
+        INPUT,
+        "--interpolation",
+        type=click.Choice(["cubic", "linear", "monotone"]),
+        default="cubic",
+        help="How the input runs between its samples.",
+    ),
+    option(
+        SERIES,
+        "--modality",
+        type=click.Choice(["CT", "MR"]),
+        help="What made the series. [default: from the JSON sidecar]",
+    ),
+    option(
+        SERIES,
+        "--quantity",
+        type=click.Choice(["hu", "enhancement", "signal", "concentration"]),
+        help="What the numbers are: HU, HU above baseline, MR signal or mM. [default: hu for CT, "
+        "signal for MR]",
+    ),
+    option(
+        SERIES,
+        "--times",
+        type=FILE,
+        metavar="CSV",
+        help="Frame times, one a line or in a column such as time_s. [default: from the sidecar or "
+        "header]",
+    ),
+    option(
+        SERIES,
+        "--interval",
+        type=float,
+        metavar="S",
+        help="Time between frames, in place of --times.",
+    ),
+    option(
+        SERIES,
+        "--mask",
+        type=FILE,
+        metavar="IMAGE",
+        help="Fit the voxels that are not 0 here. [default: all that enhance]",
+    ),
+    option(
+        SERIES,
+        "--baseline-frames",
+        type=frames,
+        metavar="N|A-B",
+        help="Frames before contrast agent: the first n, or a to b counted from 0. [default: found "
+        "from the input's arrival]",
+    ),
+    option(
+        MR,
+        "--flip-angle",
+        type=float,
+        metavar="DEGREES",
+        help="Flip angle of the series. [default: from the sidecar]",
+    ),
+    option(
+        MR,
+        "--tr",
+        type=float,
+        metavar="S",
+        help="Repetition time of the series. [default: from the sidecar]",
+    ),
+    option(
+        MR,
+        "--relaxivity",
+        type=float,
+        metavar="1/(mM s)",
+        help="Longitudinal relaxivity r1 of the agent. [default: 4.5]",
+    ),
+    option(
+        MR,
+        "--t10",
+        type=number_or_image,
+        metavar="S|IMAGE",
+        help="T1 before contrast agent: one number or a map in s.",
+    ),
+    option(
+        MR,
+        "--vfa",
+        type=FILE,
+        multiple=True,
+        metavar="IMAGE",
+        help="Estimate T1 from images of several flip angles: one 4-D file, or the option once for "
+        "each angle.",
+    ),
+    option(
+        MR,
+        "--vfa-angles",
+        type=numbers,
+        metavar="DEGREES,...",
+        help="Their flip angles, in their order. [default: from the sidecar]",
+    ),
+    option(
+        MR,
+        "--vfa-method",
+        type=click.Choice(["nonlinear", "linear"]),
+        help="Least squares of the signal, or of its linear form. [default: nonlinear]",
+    ),
+    option(
+        MR,
+        "--vfa-tr",
+        type=float,
+        metavar="S",
+        help="Their repetition time. [default: from their sidecar, else as of the series]",
+    ),
+    option(
+        MR,
+        "--b1",
+        type=number_or_image,
+        metavar="RATIO|IMAGE",
+        help="Actual over nominal flip angle: one number or a map. [default: 1]",
+    ),
+    option(
+        MODEL,
+        "--model",
+        default="extended_tofts",
+        metavar="NAME",
+        help="Model of the tissue; `kety info` lists them with their parameters.",
+    ),
+    option(
+        MODEL,
+        "--delay",
+        type=delay,
+        metavar="free|off|S",
+        default="free",
+        help="Fit the arrival delay in every voxel, set it to 0, or fix it at some seconds.",
+    ),
+    option(
+        MODEL,
+        "--bounds",
+        type=bounds,
+        metavar="NAME=LOWER:UPPER",
+        multiple=True,
+        help="Bounds of a parameter in its unit, e.g. ktrans=0:5; may be given for several. "
+        "[default: see `kety info`]",
+    ),
+    option(
+        MODEL,
+        "--max-evaluations",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Limit of model evaluations for a voxel. [default: 60]",
+    ),
+    option(
+        MODEL,
+        "--dtype",
+        type=click.Choice(["float32", "float64"]),
+        default="float32",
+        help="Precision of the arithmetic.",
+    ),
+    option(
+        MODEL,
+        "--threads",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Number of threads. [default: all processors]",
+    ),
+    option(
+        OUTPUT,
+        "--out",
+        type=FILE,
+        metavar="FOLDER",
+        help="Where to write; files of the same name are replaced. [default: SERIES_maps in this "
+        "folder]",
+    ),
+    option(
+        OUTPUT,
+        "--fitted",
+        is_flag=True,
+        help="Also write the fitted curves and the residuals, 4-D.",
+    ),
+    option(OUTPUT, "--report/--no-report", default=True, help="Write report.html beside the maps."),
+    option(OUTPUT, "--title", default="", help="Heading of the report. [default: the file's name]"),
+    option(
+        OUTPUT,
+        "--roi",
+        type=FILE,
+        metavar="IMAGE",
+        help="Region of interest that the report looks at more closely.",
+    ),
+    option(OUTPUT, "--quiet", is_flag=True, help="Print nothing but warnings and errors."),
+)
