@@ -167,6 +167,7 @@ template <class T, int W, int F>
 KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T, W, F>& s,
                       const unsigned char* status) {
   using V = Lanes<float, F>;
+  using I = Lanes<int, F>;
   int count = 0;
   for (int b0 = 0; b0 < n; b0 += F) {
     V z[kMaxRank];
@@ -174,41 +175,47 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
       for (int l = 0; l < F; ++l) s.z_lanes[r * F + l] = s.z[(b0 + l) * d.rank + r];
     for (int r = 0; r < d.rank; ++r) z[r] = load<float, F>(s.z_lanes + r * F);
     scan<F>(d, z, s.best, s.arg);
+    // Delay cells whose explained sum of squares peaks, and either comes near the best cell's or
+    // lies across the wall next to it, where centres of cells compare badly.
+    V top = load<float, F>(s.best), square = {};
+    I band = I{} + d.band[0], low = {}, high = {};
+    for (int m = 1; m < d.delays; ++m) {
+      const V e = load<float, F>(s.best + m * F);
+      band = e > top ? I{} + d.band[m] : band;
+      top = upper(top, e);
+    }
+    for (int l = 0; l < F && b0 + l < n; ++l)
+      set<float, F>(square, l, static_cast<float>(s.square[b0 + l]));
+    const V floor = square - call.candidate_ratio * (square - top);
+    for (int m = 0; m < d.delays; ++m) {
+      const V e = load<float, F>(s.best + m * F);
+      const I apart = band - d.band[m];
+      I keep = (e >= floor) | ((apart >= -1) & (apart <= 1));
+      if (m > 0 && d.band[m - 1] == d.band[m]) keep &= load<float, F>(s.best + (m - 1) * F) <= e;
+      if (m < d.delays - 1 && d.band[m + 1] == d.band[m])
+        keep &= load<float, F>(s.best + (m + 1) * F) < e;
+      (m < 32 ? low : high) |= keep & static_cast<int>(1u << (m % 32));
+    }
     for (int l = 0; l < F && b0 + l < n; ++l) {
       const int b = b0 + l;
       s.first[b] = -1;
       if (status[b] != kOutside) continue;
-      float top[kCandidates];
-      int cell[kCandidates], found = 0;
-      for (int m = 0; m < d.delays; ++m) {
-        const float e = s.best[m * F + l];
-        const bool wall_before = walled(d, m - 1), wall = walled(d, m);
-        if (!wall_before && s.best[(m - 1) * F + l] > e) continue;
-        if (!wall && s.best[(m + 1) * F + l] >= e) continue;
-        int at = found < kCandidates ? found : kCandidates;
-        while (at > 0 && top[at - 1] < e) {
-          if (at < kCandidates) {
-            top[at] = top[at - 1];
-            cell[at] = cell[at - 1];
-          }
-          --at;
+      unsigned long long cells = static_cast<unsigned>(get<int, F>(low, l)) |
+                                 static_cast<unsigned long long>(get<int, F>(high, l)) << 32;
+      while (__builtin_popcountll(cells) > kCandidates) {  // the weakest go
+        int weakest = __builtin_ctzll(cells);
+        for (unsigned long long rest = cells; rest; rest &= rest - 1) {
+          const int m = __builtin_ctzll(rest);
+          if (s.best[m * F + l] < s.best[weakest * F + l]) weakest = m;
         }
-        if (at < kCandidates) {
-          top[at] = e;
-          cell[at] = m;
-        }
-        if (found < kCandidates) ++found;
+        cells &= ~(1ull << weakest);
       }
-      const float square = static_cast<float>(s.square[b]);
-      const float limit = call.candidate_ratio * (square - top[0]);
-      for (int q = 0; q < found; ++q) {
-        // Centres of cells compare badly across the wall next to the best one: that side stays in.
-        if (q > 0 && square - top[q] > limit && !adjacent(d, cell[0], cell[q])) continue;
+      for (; cells; cells &= cells - 1) {
         Candidate& c = s.candidates[count++];
-        c = {};
         c.voxel = b;
-        c.delay = cell[q];
-        c.rate = s.arg[cell[q] * F + l];
+        c.delay = __builtin_ctzll(cells);
+        c.rate = s.arg[c.delay * F + l];
+        c.x = c.y = 0;
       }
     }
   }

@@ -238,6 +238,7 @@ void fit(nb::list levels, Array<double> times,
 
   const size_t m = nb::cast<size_t>(dictionary["delays"]),
                k = nb::cast<size_t>(dictionary["rates"]), r = nb::cast<size_t>(dictionary["rank"]);
+  if (m > 64) throw std::invalid_argument("at most 64 delay cells");
   if (r == 0 || r > 32 || r % 8) throw std::invalid_argument("rank must be 8, 16, 24 or 32");
   call.delays = static_cast<int>(m);
   call.rates = static_cast<int>(k);
@@ -245,6 +246,7 @@ void fit(nb::list levels, Array<double> times,
   call.delay_centre = checked<float>(dictionary, "delay_centre", m);
   call.delay_half = checked<float>(dictionary, "delay_half", m);
   call.band_lo = checked<double>(dictionary, "band_lo", m);
+  call.band = checked<int>(dictionary, "band", m);
   call.band_hi = checked<double>(dictionary, "band_hi", m);
   call.rate_centre = checked<float>(dictionary, "rate_centre", k);
   call.rate_half = checked<float>(dictionary, "rate_half", k);

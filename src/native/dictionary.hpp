@@ -23,6 +23,7 @@ struct Dictionary {
   const float* delay_half;
   const double* band_lo;  // (delays) s, walls between which the cell lies
   const double* band_hi;
+  const int* band;  // (delays) number of that stretch
   const float* rate_centre;  // (rates) 1/s
   const float* rate_half;
   const float* c_unit;    // (delays, rank) unit vector along c
@@ -90,7 +91,7 @@ template <int W>
 KETY_FN void scan(const Dictionary& d, const Lanes<float, W>* z, float* best, int* arg) {
   using V = Lanes<float, W>;
   using M = Mask<float, W>;
-  typedef int I __attribute__((vector_size(W * sizeof(int))));
+  using I = Lanes<int, W>;
   const V zero = {}, one = zero + 1.0f;
   for (int m = 0; m < d.delays; ++m) {
     V q1 = {};
@@ -213,13 +214,7 @@ KETY_FN float residual(const Dictionary& d, int node, const float* z, float x, f
 
 // Whether a wall stands between delay cell m and the next.
 KETY_FN bool walled(const Dictionary& d, int m) {
-  return m < 0 || m >= d.delays - 1 || d.band_lo[m] != d.band_lo[m + 1];
-}
-
-// Whether one wall only stands between two delay cells of different stretches.
-KETY_FN bool adjacent(const Dictionary& d, int m, int n) {
-  const double gap = m < n ? d.band_lo[n] - d.band_hi[m] : d.band_lo[m] - d.band_hi[n];
-  return gap < 1e-3;
+  return m < 0 || m >= d.delays - 1 || d.band[m] != d.band[m + 1];
 }
 
 template <int W>

@@ -95,6 +95,7 @@ void fit_range(const FitCall& call, long begin, long end) {
   d.delay_half = call.delay_half;
   d.band_lo = call.band_lo;
   d.band_hi = call.band_hi;
+  d.band = call.band;
   d.rate_centre = call.rate_centre;
   d.rate_half = call.rate_half;
   d.c_unit = call.c_unit;

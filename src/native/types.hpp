@@ -54,6 +54,7 @@ struct FitCall {
   int delays, rates, rank;
   const float *delay_centre, *delay_half, *rate_centre, *rate_half;
   const double *band_lo, *band_hi;
+  const int* band;
   const float *c_unit, *c_norm, *g_unit, *g_along, *g_across, *table, *curves_table, *poly, *basis;
   bool use_v, plain;
   // options

@@ -173,7 +173,8 @@ def _chosen_voxels(
     m = np.asarray(mask)
     if m.shape != shape:
         raise KetyError(f"mask has shape {m.shape}, the curves' voxels have {shape}")
-    return np.flatnonzero(np.ravel(m, order=order) != 0)
+    inside = np.ravel(m, order=order) != 0
+    return None if inside.all() else np.flatnonzero(inside)
 
 
 def _blocks(total: int, chosen: NDArray[np.intp] | None) -> Iterator[Any]:

@@ -25,7 +25,7 @@ G_ORDERS = tuple((p, q) for q in range(4) for p in range(4 - q))
 C_ORDERS = tuple((0, m) for m in range(4))
 MAX_RANK = 24
 RANK_TOLERANCE = 2e-4
-MAX_WALLS = 48
+MAX_WALLS = 24
 WALL_WIDTH = 4e-6  # relative to the wall's delay: a few steps of float32
 RATE_SCALE = 0.01  # 1/s: cells are uniform in log(1 + k / RATE_SCALE)
 RATE_SPACING = 0.3
@@ -93,11 +93,13 @@ def _basis(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     frames = rows.shape[1]
     if frames > 4 * MAX_RANK:  # a sketch finds the span as well and much faster
         sketch = np.random.default_rng(0).standard_normal((len(unit), 2 * MAX_RANK))
-        q, _ = np.linalg.qr(unit.T @ (unit @ (unit.T @ sketch)))
-        u, s, _ = np.linalg.svd(q.T @ unit.T, full_matrices=False)
-        u = q @ u
+        span, _ = np.linalg.qr(unit.T @ (unit @ (unit.T @ sketch)))
     else:
-        u, s, _ = np.linalg.svd(unit.T, full_matrices=False)
+        span = np.eye(frames)
+    small = unit @ span
+    square, u = np.linalg.eigh(small.T @ small)
+    s = np.sqrt(np.maximum(square[::-1], 0))
+    u = span @ u[:, ::-1]
     needed = int(np.sum(s > RANK_TOLERANCE * s[0]))
     rank = min(MAX_RANK, 8 * ((needed + 7) // 8))
     basis = np.zeros((frames, rank))
@@ -184,6 +186,7 @@ def build_dictionary(
         "delay_half": delay_half.astype(f32),
         "band_lo": np.ascontiguousarray(bands[:, 0]),
         "band_hi": np.ascontiguousarray(bands[:, 1]),
+        "band": np.cumsum(np.diff(bands[:, 0], prepend=bands[0, 0]) != 0).astype(np.int32),
         "rate_centre": rate_centre.astype(f32),
         "rate_half": rate_half.astype(f32),
         "c_unit": c_unit.astype(f32),
@@ -206,7 +209,7 @@ def _gram_polynomials(low: NDArray[np.float64], degree: int) -> NDArray[np.float
     powers = [(p, q) for q in range(degree + 1) for p in range(degree + 1 - q)]
     slot = {pq: r for r, pq in enumerate(powers)}
     out = np.zeros((m, n, degree + 1 + 2 * len(powers)))
-    products = np.einsum("mkar,mkbr->mkab", low, low)
+    products = low @ low.swapaxes(2, 3)
     orders = [*C_ORDERS, *G_ORDERS]
     for a, (p1, q1) in enumerate(orders):
         for b, (p2, q2) in enumerate(orders):

@@ -55,7 +55,8 @@ def store(
         (i, fi), (j, fj) = slots[a], slots[b]
         i, j = max(i, j), min(i, j)
         packed: NDArray[Any] = result.covariance[:, i * (i + 1) // 2 + j]
-        return packed * (fi * fj)
+        scaled: NDArray[Any] = packed * (fi * fj)
+        return scaled
 
     for p in model.parameters:
         maps[p.name][part] = values[p.name]

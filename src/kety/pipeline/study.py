@@ -242,6 +242,12 @@ def _vessel_input(
     if scan is not None and baseline is not None:
         blood = scan if source.t10 is None else replace(scan, t10=source.t10)
         curves, _ = blood.concentration(curves, baseline, voxels=vessel)
+        if not np.isfinite(curves).all(axis=1).any():
+            raise KetyError(
+                f"the artery's signal lies beyond any concentration in all of its "
+                f"{count(len(curves), 'voxel')}; check T1 of blood, TR and flip angle, or give "
+                "another input"
+            )
     elif baseline is not None:
         from kety.signal import enhancement
 

@@ -1,0 +1,1 @@
+"""What kety reaches, measured: ``python -m benchmarks`` from the root of the repository."""
