@@ -80,7 +80,11 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
         errors, worst = [], []
         for seed, truth in truths.items():
             maps = kety.fit(
-                curves[seed], times, aif, bounds=BOUNDS[bounds], dtype="float64",
+                curves[seed],
+                times,
+                aif,
+                bounds=BOUNDS[bounds],
+                dtype="float64",
                 mask=np.ones(voxels, bool),
             )
             errors.append(percent_errors(maps, truth))

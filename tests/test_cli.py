@@ -25,7 +25,7 @@ import kety
 from kety.cli.fit_options import fit_options
 from kety.cli.main import COMMANDS, INTERRUPTED, main
 from kety.errors import KetyError
-from kety.fitting import api
+from kety.fitting import api, engine
 from kety.fitting.status import Status
 from kety.inputs import POPULATION, InputFunction, population_input
 from kety.io import nifti, read_volume, write_series, write_volume
@@ -333,7 +333,7 @@ def mr(tmp_path_factory: pytest.TempPathFactory) -> MrStudy:
     ktrans = rng.uniform(0.1, 0.5, SHAPE)
     t10 = rng.uniform(0.7, 1.5, SHAPE)
     aif = population_input("parker", float(TIMES[-1]), delay=DELAY)
-    truth = {"ktrans": ktrans.ravel(), "kep": 1.0, "vb": 0.08, "delay": 2.0}
+    truth: dict[str, Any] = {"ktrans": ktrans.ravel(), "kep": 1.0, "vb": 0.08, "delay": 2.0}
     concentration = kety.simulate_curves(truth, TIMES, aif).reshape(*SHAPE, -1)
     data = signal_from_concentration(
         concentration, t10=t10, repetition_time=TR, flip_angle=ANGLE, relaxivity=R1, s0=1000.0
@@ -432,6 +432,9 @@ def test_the_bolus_is_found_in_the_series(mr: MrStudy, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "fit.json").read_text())
     arrival = TIMES[record["baseline_frames"][-1]]
     assert shift + arrival == pytest.approx(DELAY + 2.0, abs=0.1)
+    good("fit", mr / "known.nii.gz", *mr.base, "--population", "parker", "--t10",
+         mr / "t10.nii.gz", "--baseline-frames", 3, "--out", tmp_path / "given")  # fmt: skip
+    np.testing.assert_allclose(map_of(tmp_path / "given", "delay")[:-1], shift, atol=0.1)
 
 
 @pytest.mark.parametrize("timing", [("--times", "times.csv"), ("--interval", "3")])
@@ -478,6 +481,12 @@ def test_nothing_to_fit_is_said(mr: MrStudy, tmp_path: Path) -> None:
                   tmp_path / "out")  # fmt: skip
     assert "warning: no voxel could be fitted; all are not enhancing" in result.output
     assert statuses(tmp_path / "out") == {Status.NOT_ENHANCING}
+    result = run("fit", tmp_path / "flat.nii.gz", "--population", "parker", "--aif-unit", "any",
+                 "--out", tmp_path / "none")  # fmt: skip
+    assert result.exit_code == 2
+    assert "when the bolus" in result.output
+    assert "--population-delay" in result.output
+    assert not (tmp_path / "none").exists()
 
 
 # --- what it refuses --------------------------------------------------------------------------
@@ -681,7 +690,7 @@ def test_out_of_memory_is_one_line(ct: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_interrupted_fit_keeps_what_is_done(
     ct: Path, ct_maps: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare, block = api.prepare, 200
+    prepare, block = engine.prepare, 200
 
     def prepared(*args: Any) -> Callable[[Any], Any]:
         solve, calls = prepare(*args), [0]
@@ -729,7 +738,7 @@ def test_interrupted_before_anything_was_done(
 
 SLOW = """
 import sys, time
-from kety.fitting import api
+from kety.fitting import api, engine
 prepare = api.prepare
 
 def slow(*args):

@@ -28,6 +28,7 @@ def fit_single(
     weights: NDArray[Any] | None,
     dictionary: dict[str, Any],
     options: dict[str, Any],
+    offset: NDArray[Any] | None,
     parameters: NDArray[Any],
     covariance: NDArray[Any],
     cost: NDArray[Any],

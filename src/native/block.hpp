@@ -35,7 +35,8 @@ struct Scratch {
   int* node_count = nullptr;  // (delays * rates + 1)
   int* queue = nullptr;
   T *p = nullptr, *trial = nullptr, *g = nullptr, *h = nullptr, *cost = nullptr, *plain = nullptr,
-    *damping = nullptr, *fall = nullptr, *band = nullptr, *square = nullptr, *spread = nullptr;
+    *damping = nullptr, *fall = nullptr, *band = nullptr, *offset = nullptr, *slope = nullptr,
+    *mean = nullptr, *square = nullptr, *spread = nullptr;
   int *evaluations = nullptr, *owner = nullptr, *state = nullptr, *first = nullptr, *bin = nullptr;
   int block = 0, tasks = 0;
   void* memory = nullptr;
@@ -76,6 +77,9 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
     take(s.h, kPairs * n);
     take(s.cost, n);
     take(s.plain, n);
+    take(s.offset, n);
+    take(s.slope, kParameters * n);
+    take(s.mean, s.block);
     take(s.damping, n);
     take(s.fall, n);
     take(s.band, 2L * n);
@@ -133,7 +137,20 @@ KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W,
     const bool finite = (all - all == 0) && (spread - spread == 0);
     s.spread[b] = spread - total * total / static_cast<T>(frames);
     s.square[b] = all;
+    s.mean[b] = 0;
     status[b] = !finite ? kNotFinite : !(spread > 0) ? kNotEnhancing : kOutside;
+    if (call.baseline && status[b] == kOutside) {
+      // A fitted baseline makes the curves' level irrelevant; without it sums keep their precision.
+      s.mean[b] = origin + total / static_cast<T>(frames);
+      T sum = 0, moment = 0;
+      for (int j = 0; j < frames; ++j) {
+        const T w = weights ? weights[j] : T(1);
+        y[j] -= s.mean[b];
+        sum += w * y[j];
+        moment += w * y[j] * y[j];
+      }
+      s.square[b] = moment - sum * sum / static_cast<T>(call.weight_sum);
+    }
     if (status[b] != kOutside)  // keeps the lanes beside it busy with numbers
       for (int j = 0; j < frames; ++j) y[j] = 0;
   }
@@ -334,7 +351,7 @@ KETY_STAGE void arrange(const Problem<T>& problem, int active, Scratch<T, W, F>&
 }
 
 // Exact Levenberg-Marquardt for all tasks of a block.
-template <class T, int W, int F, bool Weighted>
+template <class T, int W, int F, bool Plain>
 KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks,
                        Scratch<T, W, F>& s) {
   using V = Lanes<T, W>;
@@ -366,7 +383,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
         V trial[P];
         for (int i = 0; i < P; ++i) trial[i] = gather(s.trial + i * n);
         Normal<T, W> now;
-        evaluate<T, W, Weighted>(problem, problem.input[level], trial, s.tile, s.knots, now);
+        evaluate<T, W, Plain>(problem, problem.input[level], trial, s.tile, s.knots, now);
         // Keep the better of the trial and the point before it.
         const V before = gather(s.cost), expected = gather(s.fall);
         V damping = gather(s.damping);
@@ -379,7 +396,8 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
         }
         for (int i = 0; i < kPairs; ++i) h[i] = accept ? now.hessian[i] : gather(s.h + i * n);
         const V cost = accept ? now.cost : before,
-                plain = accept ? now.unweighted : gather(s.plain);
+                plain = accept ? now.unweighted : gather(s.plain),
+                offset = accept ? now.offset : gather(s.offset);
         const V good = damping * T(0.1), poor = damping * T(4);
         damping =
             accept ? (gain > T(0.5) * expected ? good : damping) : upper(poor, V(one * T(1e-3)));
@@ -425,6 +443,9 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
           for (int i = 0; i < kPairs; ++i) s.h[i * n + t] = get<T, W>(h[i], l);
           s.cost[t] = get<T, W>(cost, l);
           s.plain[t] = get<T, W>(plain, l);
+          s.offset[t] = get<T, W>(offset, l);
+          if (!Plain && is_set<T, W>(accept, l))
+            for (int i = 0; i < P; ++i) s.slope[i * n + t] = get<T, W>(now.slope[i], l);
           s.damping[t] = get<T, W>(damping, l);
           s.fall[t] = get<T, W>(fall, l);
           s.evaluations[t]++;
@@ -448,6 +469,7 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
   T* cov = static_cast<T*>(call.covariance) + start * kPairs;
   T* cost = static_cast<T*>(call.cost) + start;
   T* r2 = static_cast<T*>(call.r2) + start;
+  T* offset = static_cast<T*>(call.offset) + (call.baseline ? 2 * start : 0);
   for (int b0 = 0; b0 < n; b0 += W) {
     V p[P], h[kPairs], c[kPairs];
     M bound[P], lost[P];
@@ -467,6 +489,7 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
         for (int i = 0; i < P; ++i) par[o * P + i] = nan;
         for (int i = 0; i < kPairs; ++i) cov[o * kPairs + i] = nan;
         cost[o] = r2[o] = nan;
+        if (call.baseline) offset[2 * o] = offset[2 * o + 1] = nan;
         call.evaluations[start + b] = 0;
         call.status[start + b] = status[b];
         continue;
@@ -481,12 +504,24 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
         gone[i] = loose || stopped;
         par[o * P + i] = loose ? nan : s.p[i * s.tasks + t];
       }
-      const int spare = call.frames - freed;
+      const int spare = call.frames_used - freed - (call.baseline ? 1 : 0);
       const T noise = spare > 0 ? s.cost[t] / static_cast<T>(spare) : nan;
       for (int i = 0; i < P; ++i)
         for (int j = 0; j <= i; ++j)
           cov[o * kPairs + pair(i, j)] =
               gone[i] || gone[j] ? nan : noise * get<T, W>(c[pair(i, j)], l);
+      if (call.baseline) {
+        // Var(b) = s^2 / sum w + m' Cov m, with m the weighted mean of the Jacobian's rows.
+        T variance = noise / static_cast<T>(call.weight_sum);
+        for (int i = 0; i < P; ++i)
+          for (int j = 0; j < P; ++j)
+            if (!gone[i] && !gone[j])
+              variance += s.slope[i * s.tasks + t] * s.slope[j * s.tasks + t] *
+                          cov[o * kPairs + pair(i, j)] /
+                          static_cast<T>(call.weight_sum * call.weight_sum);
+        offset[2 * o] = s.mean[b] + s.offset[t];
+        offset[2 * o + 1] = variance;
+      }
       cost[o] = s.plain[t];
       r2[o] = 1 - s.plain[t] / s.spread[b];
       const int e = s.evaluations[t];
@@ -499,7 +534,7 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
   }
 }
 
-template <class T, int W, int F, bool Weighted>
+template <class T, int W, int F, bool Plain>
 void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& problem, long start,
                int n, Scratch<T, W, F>& s) {
   unsigned char status[kMaxBlock];
@@ -552,7 +587,7 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
     }
     i = end;
   }
-  polish<T, W, F, Weighted>(call, problem, tasks, s);
+  polish<T, W, F, Plain>(call, problem, tasks, s);
   for (int t = 0; t < tasks; ++t) {
     int& f = s.first[s.owner[t]];
     if (f < 0) {

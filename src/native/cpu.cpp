@@ -198,9 +198,9 @@ void taylor_rows(nb::dict pieces, Array<double> rates, Array<double> x, Out<doub
 template <class T>
 void fit(nb::list levels, Array<double> times,
          nb::ndarray<const T, nb::ndim<2>, nb::device::cpu> curves, nb::object weights,
-         nb::dict dictionary, nb::dict options, Out<T> parameters, Out<T> covariance, Out<T> cost,
-         Out<T> r2, Out<unsigned short> evaluations, Out<unsigned char> status, int threads,
-         const std::string& instruction_set) {
+         nb::dict dictionary, nb::dict options, nb::object offset, Out<T> parameters,
+         Out<T> covariance, Out<T> cost, Out<T> r2, Out<unsigned short> evaluations,
+         Out<unsigned char> status, int threads, const std::string& instruction_set) {
   FitCall call = {};
   if (levels.size() != kLevels) throw std::invalid_argument("wrong number of piece levels");
   for (int i = 0; i < kLevels; ++i) {
@@ -228,6 +228,9 @@ void fit(nb::list levels, Array<double> times,
     call.hi[i] = hi.at(i);
     call.xfloor[i] = xfloor.at(i);
   }
+  call.baseline = !offset.is_none();
+  call.weight_sum = nb::cast<double>(options["weight_sum"]);
+  call.frames_used = nb::cast<int>(options["frames_used"]);
   call.max_evaluations = nb::cast<int>(options["max_evaluations"]);
   call.ftol = nb::cast<double>(options["ftol"]);
   call.xtol = nb::cast<double>(options["xtol"]);
@@ -266,6 +269,11 @@ void fit(nb::list levels, Array<double> times,
   if (parameters.size() != 4 * n || covariance.size() != 10 * n || cost.size() != n ||
       r2.size() != n || evaluations.size() != n || status.size() != n)
     throw std::invalid_argument("output arrays do not fit the number of voxels");
+  if (call.baseline) {
+    auto o = nb::cast<Out<T>>(offset);
+    if (o.size() != 2 * n) throw std::invalid_argument("offset must be (voxels, 2)");
+    call.offset = o.data();
+  }
   call.parameters = parameters.data();
   call.covariance = covariance.data();
   call.cost = cost.data();
@@ -301,12 +309,12 @@ NB_MODULE(_native, module) {
              nb::arg("c"), nb::arg("g"), nb::arg("threads"));
   module.def("fit_single", &fit<float>, nb::arg("levels"), nb::arg("times"), nb::arg("curves"),
              nb::arg("weights").none(), nb::arg("dictionary"), nb::arg("options"),
-             nb::arg("parameters"), nb::arg("covariance"), nb::arg("cost"), nb::arg("r2"),
-             nb::arg("evaluations"), nb::arg("status"), nb::arg("threads"),
-             nb::arg("instruction_set"));
+             nb::arg("offset").none(), nb::arg("parameters"), nb::arg("covariance"),
+             nb::arg("cost"), nb::arg("r2"), nb::arg("evaluations"), nb::arg("status"),
+             nb::arg("threads"), nb::arg("instruction_set"));
   module.def("fit_double", &fit<double>, nb::arg("levels"), nb::arg("times"), nb::arg("curves"),
              nb::arg("weights").none(), nb::arg("dictionary"), nb::arg("options"),
-             nb::arg("parameters"), nb::arg("covariance"), nb::arg("cost"), nb::arg("r2"),
-             nb::arg("evaluations"), nb::arg("status"), nb::arg("threads"),
-             nb::arg("instruction_set"));
+             nb::arg("offset").none(), nb::arg("parameters"), nb::arg("covariance"),
+             nb::arg("cost"), nb::arg("r2"), nb::arg("evaluations"), nb::arg("status"),
+             nb::arg("threads"), nb::arg("instruction_set"));
 }

@@ -23,7 +23,7 @@ struct Dictionary {
   const float* delay_half;
   const double* band_lo;  // (delays) s, walls between which the cell lies
   const double* band_hi;
-  const int* band;  // (delays) number of that stretch
+  const int* band;           // (delays) number of that stretch
   const float* rate_centre;  // (rates) 1/s
   const float* rate_half;
   const float* c_unit;    // (delays, rank) unit vector along c

@@ -17,19 +17,26 @@ struct Problem {
   Pieces<T> input[kLevels];
   T limit[kLevels];     // 1/s, largest rate of each level
   const double* times;  // (frames) s
-  const T* weights;     // (frames) or null
+  const T* weights;     // (frames)
   int frames;
   T lo[kParameters], hi[kParameters];
   bool fixed[kParameters];
+  bool baseline;  // fit a constant of every voxel along
+  T weight_sum;
 };
 
 template <class T, int W>
 struct Normal {
   Lanes<T, W> cost, unweighted, gradient[kParameters], hessian[kPairs];
+  Lanes<T, W> offset, slope[kParameters];  // fitted baseline, and J'w
 };
 
 // Residual sum of squares, J'r and J'J at the parameters p; y is (frames, W).
-template <class T, int W, bool Weighted>
+//
+// Plain: weights of 1 and no baseline. Otherwise residuals are weighted and, where the problem asks
+// for it, a constant of every voxel is fitted along: being linear it is eliminated from the normal
+// equations, C'WC = J'WJ - (J'w)(J'w)' / sum w and so on, and costs next to nothing.
+template <class T, int W, bool Plain>
 KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
                       const Lanes<T, W> p[kParameters], const T* y, Lanes<T, W>* knots,
                       Normal<T, W>& out) {
@@ -39,49 +46,53 @@ KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
   extremes<T, W>(tau, low, high);
   sweep<T, W, 1>(input, k, knots);
   // Accumulated with the plain columns c, G, H, tau; the factor -a of dC/dk follows at the end.
-  V cost = {}, plain = {}, g[4] = {}, h[kPairs] = {};
+  V cost = {}, unweighted = {}, sum = {}, unweighted_sum = {}, g[4] = {}, h[kPairs] = {},
+    slope[4] = {};
   for (int j = 0; j < problem.frames; ++j) {
     Point<T, W, 1> q;
     const V sample_y = load<T, W>(y + j * W);
-    if (!sample<T, W, 1>(input, problem.times[j], k, tau, low, high, knots, q)) {
-      const V r2 = sample_y * sample_y;
-      if constexpr (Weighted) {
-        cost += problem.weights[j] * r2;
-        plain += r2;
-      } else {
-        cost += r2;
-      }
-      continue;
+    const T w = Plain ? T(1) : problem.weights[j];
+    const bool seen = sample<T, W, 1>(input, problem.times[j], k, tau, low, high, knots, q);
+    const V r = seen ? V(v * q.c + a * q.g[0] - sample_y) : V(-sample_y);
+    const V wr = Plain ? r : V(w * r);
+    cost += wr * r;
+    if constexpr (!Plain) {
+      unweighted += r * r;
+      sum += wr;
+      unweighted_sum += r;
     }
-    const V G = q.g[0];
-    V col[4] = {q.c, G, q.h[0], -(v * q.dc + a * (q.c - k[0] * G))};
-    V r = v * q.c + a * G - sample_y;
-    if constexpr (Weighted) {
-      plain += r * r;
-      const T w = problem.weights[j];
-      const V wr = w * r;
-      cost += wr * r;
-      for (int i = 0; i < 4; ++i) {
-        g[i] += col[i] * wr;
-        const V wc = w * col[i];
-        for (int m = 0; m <= i; ++m) h[pair(i, m)] += wc * col[m];
-      }
-    } else {
-      cost += r * r;
-      for (int i = 0; i < 4; ++i) {
-        g[i] += col[i] * r;
-        for (int m = 0; m <= i; ++m) h[pair(i, m)] += col[i] * col[m];
-      }
+    if (!seen) continue;
+    const V col[4] = {q.c, q.g[0], q.h[0], -(v * q.dc + a * (q.c - k[0] * q.g[0]))};
+    for (int i = 0; i < 4; ++i) {
+      const V wc = Plain ? col[i] : V(w * col[i]);
+      g[i] += wc * r;
+      for (int m = 0; m <= i; ++m) h[pair(i, m)] += wc * col[m];
+      if constexpr (!Plain) slope[i] += wc;
     }
   }
-  g[2] *= -a;
-  h[pair(2, 0)] *= -a;
-  h[pair(2, 1)] *= -a;
-  h[pair(2, 2)] *= a * a;
-  h[pair(3, 2)] *= -a;
+  const V factor[4] = {V{} + T(1), V{} + T(1), -a, V{} + T(1)};
+  for (int i = 0; i < 4; ++i) {
+    g[i] *= factor[i];
+    slope[i] *= factor[i];
+    for (int m = 0; m <= i; ++m) h[pair(i, m)] *= factor[i] * factor[m];
+  }
+  V offset = {};
+  if (!Plain && problem.baseline) {
+    offset = -sum / problem.weight_sum;
+    cost += offset * sum;
+    unweighted += offset * (T(2) * unweighted_sum + static_cast<T>(problem.frames) * offset);
+    for (int i = 0; i < 4; ++i) {
+      g[i] += offset * slope[i];
+      for (int m = 0; m <= i; ++m) h[pair(i, m)] -= slope[i] * slope[m] / problem.weight_sum;
+    }
+  }
   out.cost = cost;
-  out.unweighted = Weighted ? plain : cost;
-  for (int i = 0; i < 4; ++i) out.gradient[i] = g[i];
+  out.unweighted = Plain ? cost : unweighted;
+  out.offset = offset;
+  for (int i = 0; i < 4; ++i) {
+    out.gradient[i] = g[i];
+    out.slope[i] = slope[i];
+  }
   for (int i = 0; i < kPairs; ++i) out.hessian[i] = h[i];
 }
 

@@ -49,6 +49,9 @@ struct FitCall {
   const void* curves;  // T, strided
   long voxels, voxel_stride, frame_stride;
   const void* weights;  // (frames) of T, or null
+  bool baseline;        // fit a constant of every voxel along
+  double weight_sum;
+  int frames_used;  // frames of weight above 0
   double lo[4], hi[4];
   // dictionary
   int delays, rates, rank;
@@ -63,6 +66,7 @@ struct FitCall {
   float candidate_ratio, rival, enhancement;
   // results
   void *parameters, *covariance, *cost, *r2;  // T
+  void* offset;  // (voxels, 2) of T: fitted constant and its variance; null without baseline
   unsigned short* evaluations;
   unsigned char* status;
 };

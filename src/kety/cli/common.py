@@ -20,6 +20,7 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("no modality given", "--modality"),
     ("no frame times", "--interval or --times"),
     ("baseline frames instead", "--baseline-frames 4"),
+    ("give its delay in s", "--population-delay"),
     ("give site=", "--aif-site"),
     ("give time_unit", "--aif-time-unit"),
     ("with column", "--aif-column"),
@@ -195,6 +196,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
+def _percent(part: int, whole: int) -> str:
+    share = 100 * part / whole
+    return "< 0.1 %" if share < 0.05 else f"{share:.1f} %"
+
+
 def say_maps(maps: Any) -> None:
     """Say what became of the voxels, and typical values of every parameter."""
     import numpy as np
@@ -202,7 +208,7 @@ def say_maps(maps: Any) -> None:
     counts: Mapping[str, int] = maps.attrs["status_counts"]
     inside = sum(number for name, number in counts.items() if name != "outside")
     shares = [
-        f"{name.replace('_', ' ')} {100 * number / inside:.1f} %"
+        f"{name.replace('_', ' ')} {_percent(number, inside)}"
         for name, number in counts.items()
         if name != "outside"
     ]

@@ -43,6 +43,7 @@ def fit(
     threads: int | None = None,
     progress: bool | Progress = False,
     fitted: bool = False,
+    baseline: bool = False,
 ) -> xarray.Dataset:
     """Estimate a model's parameters in every voxel, with standard errors and a status.
 
@@ -83,6 +84,11 @@ def fit(
         (voxels done, voxels in all) after each block.
     fitted : bool
         Also return ``fitted`` and ``residual`` (..., T).
+    baseline : bool
+        Also fit a constant of every voxel, returned as ``baseline`` with its error. Use it where
+        the curves had their mean before arrival subtracted (CT): the noise of that mean is common
+        to all frames of a voxel, and standard errors that ignore it are too small. The series must
+        begin before the contrast arrives.
 
     Returns
     -------
@@ -122,6 +128,7 @@ def fit(
         dtype=dtype,
         threads=count,
         find_enhancing=mask is None,
+        baseline=baseline,
     )
     _check_curves(data, problem)
     # Voxels keep their order in memory: a Fortran-ordered series is not copied.

@@ -112,6 +112,7 @@ def build_dictionary(
     aif: InputFunction,
     times: NDArray[np.float64],
     weights: NDArray[np.float64] | None,
+    baseline: bool,
     lo: NDArray[np.float64],
     hi: NDArray[np.float64],
     *,
@@ -127,6 +128,8 @@ def build_dictionary(
         Frame times, s.
     weights : (T,) array or None
         Weights of the squared residuals.
+    baseline : bool
+        A constant is fitted along: the dictionary lives in what is orthogonal to it.
     lo, hi : (4,) arrays
         Bounds on v, a, k, tau in kernel units.
     amplitudes_bounded : bool
@@ -155,8 +158,11 @@ def build_dictionary(
         rows[:, :, 4 + r] = np.moveaxis(
             g[:, p, q] * delay_power[q] * rate_power[:, None, None], 0, 1
         )
-    if weights is not None:
-        rows *= np.sqrt(weights)
+    root = np.ones(frames) if weights is None else np.sqrt(weights)
+    rows *= root
+    if baseline:
+        constant = root / np.linalg.norm(root)
+        rows -= (rows @ constant)[..., None] * constant
     use_v = not (hi[0] <= lo[0] and lo[0] == 0)
     spanning = [rows[:, :, 4:7].reshape(-1, frames)]
     if use_v:
@@ -175,8 +181,7 @@ def build_dictionary(
     g_unit = across / np.where(g_across > 0, g_across, 1.0)[..., None]
     table = np.zeros((m, n, rank, 16))
     table[..., :14] = np.moveaxis(low, 2, 3)
-    if weights is not None:
-        basis = basis * np.sqrt(weights)[:, None]
+    basis = basis * root[:, None]
     f32 = np.float32
     return {
         "delays": m,

@@ -29,7 +29,7 @@ class KernelFit:
     """Results of a range of voxels in kernel units.
 
     ``parameters`` (V, 4) and packed lower ``covariance`` (V, 10) of v, a, k, tau; ``cost``, ``r2``,
-    ``evaluations`` and ``status`` (V,).
+    ``evaluations`` and ``status`` (V,); ``baseline`` (V, 2), the fitted constant and its variance.
     """
 
     parameters: NDArray[np.floating]
@@ -38,6 +38,7 @@ class KernelFit:
     r2: NDArray[np.floating]
     evaluations: NDArray[np.uint16]
     status: NDArray[np.uint8]
+    baseline: NDArray[np.floating] | None
 
 
 def available_threads() -> int:
@@ -66,6 +67,7 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
         problem.aif,
         problem.times,
         weights,
+        problem.baseline,
         lo,
         hi,
         amplitudes_bounded=problem.amplitudes_bounded,
@@ -84,6 +86,8 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
         "candidate_ratio": options.candidate_ratio,
         "rival": options.rival,
         "enhancement": problem.enhancement_threshold(),
+        "weight_sum": float(len(problem.times) if weights is None else weights.sum()),
+        "frames_used": len(problem.times) if weights is None else int((weights > 0).sum()),
     }
     dtype: Any = problem.dtype
     w = None if weights is None else np.ascontiguousarray(weights, dtype=dtype)
@@ -98,6 +102,7 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
             np.empty(count, dtype),
             np.empty(count, np.uint16),
             np.empty(count, np.uint8),
+            np.empty((count, 2), dtype) if problem.baseline else None,
         )
         run(
             levels,
@@ -106,6 +111,7 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
             w,
             dictionary,
             settings,
+            result.baseline,
             result.parameters,
             result.covariance,
             result.cost,

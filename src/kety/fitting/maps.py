@@ -25,6 +25,9 @@ def empty_maps(problem: Problem, count: int, fitted: bool) -> dict[str, NDArray[
     names = [*problem.model.names, *(d.name for d in problem.model.derived)]
     for name in [*(n + s for n in names for s in ("", "_se")), "cost", "r2"]:
         maps[name] = np.full(count, np.nan, problem.dtype)
+    if problem.baseline:
+        maps["baseline"] = np.full(count, np.nan, problem.dtype)
+        maps["baseline_se"] = np.full(count, np.nan, problem.dtype)
     maps["evaluations"] = np.zeros(count, np.uint16)
     maps["status"] = np.full(count, Status.OUTSIDE, np.uint8)
     if fitted:
@@ -75,11 +78,16 @@ def store(
     maps["r2"][part] = result.r2
     maps["evaluations"][part] = result.evaluations
     maps["status"][part] = result.status
+    if result.baseline is not None:
+        maps["baseline"][part] = result.baseline[:, 0]
+        maps["baseline_se"][part] = np.sqrt(result.baseline[:, 1])
     if curves is not None:
         kernel = np.nan_to_num(result.parameters, nan=0.0)
         model_curves, _ = kernel_curves(
             aif, problem.times, kernel, dtype=str(problem.dtype), threads=problem.threads
         )
+        if result.baseline is not None:
+            model_curves += result.baseline[:, :1]
         model_curves[~np.isfinite(result.cost)] = np.nan
         maps["fitted"][part] = model_curves
         maps["residual"][part] = curves - model_curves
@@ -152,6 +160,8 @@ def _attributes(model: Model) -> dict[str, dict[str, Any]]:
     for name, unit, words in (
         ("cost", "squared unit of the curves", "sum of squared residuals"),
         ("r2", "1", "coefficient of determination"),
+        ("baseline", "unit of the curves", "constant fitted along"),
+        ("baseline_se", "unit of the curves", "standard error of the constant fitted along"),
         ("evaluations", "1", "exact model evaluations spent on the voxel"),
         ("fitted", "unit of the curves", "fitted curve"),
         ("residual", "unit of the curves", "measured less fitted curve"),

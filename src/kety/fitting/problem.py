@@ -41,6 +41,8 @@ class Problem:
         The caller bounds an amplitude, so the search for the start must respect it too.
     find_enhancing : bool
         Voxels that the model explains no better than noise are marked instead of fitted.
+    baseline : bool
+        A constant of every voxel is fitted along.
     """
 
     model: Model
@@ -52,6 +54,7 @@ class Problem:
     threads: int
     amplitudes_bounded: bool
     find_enhancing: bool
+    baseline: bool = False
 
     def kernel_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lower and upper bounds on v, a, k, tau in kernel units; absent ones are fixed at 0."""
@@ -75,7 +78,7 @@ class Problem:
         """
         if not self.find_enhancing:
             return 0.0
-        free = self.free_count
+        free = self.free_count + self.baseline
         return NOISE_EXPLAINED * free / max(len(self.times) - free, 1)
 
 
@@ -90,6 +93,7 @@ def make_problem(
     dtype: str,
     threads: int,
     find_enhancing: bool,
+    baseline: bool = False,
 ) -> Problem:
     """Check the arguments of a fit and gather them (see `kety.fit` for their meaning)."""
     from kety.inputs import InputFunction
@@ -125,7 +129,7 @@ def make_problem(
         if "delay" in given:
             raise KetyError(f"delay={delay!r} fixes the delay, but bounds for it are given too")
         chosen["delay"] = (at, at)
-    free = sum(hi > lo for lo, hi in chosen.values())
+    free = sum(hi > lo for lo, hi in chosen.values()) + bool(baseline)
     if len(t) < free + 1:
         raise KetyError(
             f"{len(t)} frames cannot determine the {free} free parameters of {record.name}; "
@@ -143,6 +147,7 @@ def make_problem(
         threads,
         bool(amplitudes & set(given)),
         find_enhancing,
+        baseline,
     )
 
 

@@ -114,31 +114,25 @@ def read_study(
         from kety.io import read_mask
 
         vessel = read_mask(source.mask, like=series)
-    aif = _given_input(source, series, unit)
     facts: dict[str, Any] = {"quantity": quantity, "times": series.times_from}
-
+    aif, early = _given_input(source, series, unit)
     baseline = None
-    raw = quantity in ("hu", "signal")
-    if raw or (source.population is not None and aif is None):
-        baseline, found_in = _baseline(conversion, series, aif, vessel)
-    if raw and baseline is not None:
-        tell("baseline", f"{_frames(baseline)}, {found_in}")
-        facts |= {"baseline_frames": baseline.tolist(), "baseline_from": found_in}
+    if quantity in ("hu", "signal"):
+        baseline, words = _baseline(conversion, series, aif, early, vessel)
+        tell("baseline", f"{_frames(baseline)}, {words}")
+        facts |= {"baseline_frames": baseline.tolist(), "baseline_from": words}
     scan = None
     if quantity == "signal":
         wanted = series.mask if vessel is None or series.mask is None else series.mask | vessel
         scan = read_scan(conversion, series, wanted, tell)
         facts |= scan.facts
-    curves = _convert(series, baseline if raw else None, scan, facts, tell)
-
-    if aif is None and source.population is not None and baseline is not None:
-        aif = arterial.population(source, series.times, float(series.times[baseline[-1]]))
-    elif aif is None and vessel is not None:
-        aif = _vessel_input(source, series, vessel, baseline if raw else None, scan)
+    curves = _convert(series, baseline, scan, facts, tell)
+    if vessel is not None:
+        aif = _vessel_input(source, series, vessel, baseline, scan)
     assert aif is not None
     tell("input", _described(aif, unit))
     files = _files(Path(path), source, conversion, times, mask)
-    return Study(series, aif, curves, unit, baseline if raw else None, scan, files, facts)
+    return Study(series, aif, curves, unit, baseline, scan, files, facts)
 
 
 def _read_series(
@@ -176,40 +170,60 @@ def _read_series(
     return series, quantity
 
 
-def _given_input(source: InputSource, series: Series, unit: str) -> InputFunction | None:
-    """The input of a table or population model; None where it depends on the series."""
+def _given_input(
+    source: InputSource, series: Series, unit: str
+) -> tuple[InputFunction | None, NDArray[np.intp] | None]:
+    """The input of a table or population model, and the frames before the tissue enhances.
+
+    The frames are those that the bolus of a population model was placed by, else None.
+    """
     if source.table is not None:
-        return arterial.read_table_input(source, unit)
-    if source.population is not None:
-        arterial.check_unit(source, "mM", unit, f"'{source.population}'")
-        if source.delay is not None:
-            return arterial.population(source, series.times, source.delay)
-    return None
+        return arterial.read_table_input(source, unit), None
+    if source.population is None:
+        return None, None
+    arterial.check_unit(source, "mM", unit, f"'{source.population}'")
+    if source.delay is not None:
+        return arterial.population(source, series.times, source.delay), None
+    from kety.signal import baseline_frames, enhancing_curve
+
+    try:
+        early = baseline_frames(enhancing_curve(series.data, mask=series.mask), series.times)
+    except KetyError as error:
+        raise KetyError(
+            f"{series.source}: no voxels were found whose enhancement shows when the bolus of the "
+            f"population input arrives; give its delay in s"
+        ) from error
+    return arterial.population(source, series.times, float(series.times[early[-1]])), early
+
+
+def _before(curve: NDArray[Any], series: Series) -> NDArray[np.intp]:
+    from kety.signal import baseline_frames
+
+    try:
+        return baseline_frames(curve, series.times)
+    except KetyError as error:
+        raise KetyError(f"{series.source}: no baseline frames found: {error}") from error
 
 
 def _baseline(
     conversion: Conversion,
     series: Series,
     aif: InputFunction | None,
+    early: NDArray[np.intp] | None,
     vessel: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.intp], str]:
     """Frames before contrast agent, and how they were found in words."""
-    from kety.signal import baseline_frames, enhancing_curve, resolve_frames
+    from kety.signal import resolve_frames
 
     if conversion.baseline is not None:
         return resolve_frames(conversion.baseline, series.times.size), "as given"
+    if early is not None:
+        return early, "before the strongest voxels enhance"
     if aif is not None:
-        curve, words = aif(series.times), "before the input arrives"
-    elif vessel is not None:
-        curve = _voxels(series.data, vessel).mean(axis=0, dtype=np.float64)
-        words = "before the artery in the mask enhances"
-    else:
-        curve = enhancing_curve(series.data, mask=series.mask)
-        words = "before the strongest voxels enhance"
-    try:
-        return baseline_frames(curve, series.times), words
-    except KetyError as error:
-        raise KetyError(f"{series.source}: no baseline frames found: {error}") from error
+        return _before(aif(series.times), series), "before the input arrives"
+    assert vessel is not None
+    curve = _voxels(series.data, vessel).mean(axis=0, dtype=np.float64)
+    return _before(curve, series), "before the artery in the mask enhances"
 
 
 def _convert(
