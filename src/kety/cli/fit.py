@@ -63,6 +63,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         options["model"],
         delay=options["delay"],
         bounds=dict(options["bounds"]),
+        baseline={"auto": None, "fit": True, "subtract": False}[options["baseline"]],
         max_evaluations=options["max_evaluations"],
         dtype=options["dtype"],
         threads=options["threads"],

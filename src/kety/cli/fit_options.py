@@ -238,6 +238,15 @@ _OPTIONS: Final = (
     ),
     option(
         MODEL,
+        "--baseline",
+        type=click.Choice(["auto", "fit", "subtract"]),
+        default="auto",
+        show_default=True,
+        help="Fit a constant of every voxel along, or trust the mean of the frames before arrival; "
+        "auto fits it for CT.",
+    ),
+    option(
+        MODEL,
         "--max-evaluations",
         type=click.IntRange(1),
         metavar="N",

@@ -60,6 +60,7 @@ def estimate(
     *,
     delay: bool | float = True,
     bounds: Mapping[str, tuple[float, float]] | None = None,
+    baseline: bool | None = None,
     max_evaluations: int | None = None,
     dtype: str = "float32",
     threads: int | None = None,
@@ -68,6 +69,9 @@ def estimate(
     tell: Tell = silent,
 ) -> xarray.Dataset:
     """Fit a study: `kety.fit` on its curves, with what took how long among the attributes.
+
+    ``baseline`` fits a constant of every voxel along; None does so for CT, where the noise of the
+    mean before arrival is common to all frames of a voxel.
 
     Raises
     ------
@@ -92,6 +96,7 @@ def estimate(
         delay=delay,
         bounds=bounds,
         mask=study.series.mask,
+        baseline=study.unit == "HU" if baseline is None else baseline,
         optimizer=optimizer,
         dtype=dtype,
         threads=threads,

@@ -251,7 +251,8 @@ class Study:
 
     @property
     def _with_error(self) -> tuple[str, ...]:
-        return tuple(str(n) for n in self.maps.data_vars if f"{n}_se" in self.maps.data_vars)
+        names = (str(n) for n in self.maps.data_vars if f"{n}_se" in self.maps.data_vars)
+        return tuple(n for n in names if n != "baseline")  # of the measurement, not of the tissue
 
     @property
     def model(self) -> str:

@@ -104,7 +104,10 @@ def simulate(
         for n in names
         if n in study.maps.data_vars
     }
-    return np.asarray(simulate_curves(params, times, study.aif, study.model), dtype=np.float64)
+    curves = simulate_curves(params, times, study.aif, study.model)
+    if "baseline" in study.maps.data_vars:
+        curves += study.values("baseline").reshape(-1)[voxels, None]
+    return np.asarray(curves, dtype=np.float64)
 
 
 def determined(study: Study) -> NDArray[np.intp]:
