@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kety.inputs import InputFunction
 
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Voxels solved between two reports of progress; bounds the working memory."""
 
 Progress = Callable[[int, int], None]

@@ -140,10 +140,10 @@ class InputFunction:
             digest.update(array.astype("<f8").tobytes())
         return digest.hexdigest()
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
+    def to_csv(self, path: str | os.PathLike[str], *, unit: str = "") -> None:
         """Write the samples, times in s, to a CSV file that :meth:`from_csv` reads back exactly.
 
-        The header names the site; a comment line keeps hematocrit and interpolation. The file
+        The header names the site and, where given, the unit (``"HU"``, ``"mM"``); a comment line keeps hematocrit and interpolation. The file
         appears under its name only when complete.
 
         Raises
@@ -156,7 +156,7 @@ class InputFunction:
         rows = zip(self.times.tolist(), self.concentration.tolist(), strict=True)
         lines = [
             f"# hematocrit {self.hematocrit!r}, interpolation {self.interpolation}",
-            f"time_s,{self.site}",
+            f"time_s,{self.site}_{unit}" if unit else f"time_s,{self.site}",
             *(f"{time!r},{value!r}" for time, value in rows),
         ]
         try:

@@ -324,7 +324,7 @@ def _check_input(evidence: Evidence) -> Iterator[Finding]:
             f"Only {samples} of the frames fall within the input's first pass ({fall - rise:.1f} s "
             "above half its peak): delay and blood volume rest on few samples.",
         )
-    if times[-1] < study.times[-1]:
+    if times[-1] < study.times[-1] - 1e-3:  # frame times in headers are rounded
         yield Finding(
             "caution",
             f"The input ends at {number(times[-1])} s, before the last frame at "
