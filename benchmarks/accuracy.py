@@ -27,6 +27,7 @@ SIMULATION_RATE = 3500.0  # Hz, the paper's
 RATES = (1.0, 5.0, 100.0)
 CASES = [(rate, "paper") for rate in RATES] + [(1.0, "default")]
 SEEDS, VOXELS = 5, 2000
+ASTRAY = 1.0  # %; a larger error is another minimum, not discretisation
 PAPER = {  # Svistoun et al. 2019: means of per cent errors, overall last; inputs at 1 and 5 Hz
     1.0: (0.27, 0.10, 8.81, 0.13, 2.33),
     5.0: (0.46, 0.16, 0.84, 0.12, 0.40),
@@ -100,6 +101,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
                 *(f"{m:.2g}" for m in means),
                 f"{by_seed.min():.2g} to {by_seed.max():.2g}",
                 f"{every.mean(axis=1).max():.2g}",
+                str(int(np.sum(~(every.mean(axis=1) <= ASTRAY)))),
                 f"{published[-1]:.2f}" if published else "",
             ]
         )
@@ -112,7 +114,15 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
         }
     table = Table(
         "Data set 1: mean error in %, no noise, float64",
-        ["input known at", *NAMES, "all four", "range over seeds", "worst voxel", "paper"],
+        [
+            "input known at",
+            *NAMES,
+            "all four",
+            "range over seeds",
+            "worst voxel",
+            "voxels > 1 %",
+            "paper",
+        ],
         rows,
         f"{seeds} seeds x {voxels:,} voxels, 200 frames at 1 Hz. Truth: quadrature of the input's "
         f"formula; it agrees with a 3500 Hz simulation to {figures['truth']['curves']:.0e} of the "

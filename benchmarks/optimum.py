@@ -15,6 +15,7 @@ from benchmarks import peer
 from benchmarks.common import (
     BOUNDS,
     NAMES,
+    NOISE,
     PEAK,
     RESULTS,
     Array,
@@ -154,7 +155,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
             "cost as reported, error",
         ],
         rows,
-        f"{voxels:,} voxels (seed {options.seed}), 37 irregular frames, noise {6.0:g} HU, input "
+        f"{voxels:,} voxels (seed {options.seed}), 37 irregular frames, noise {NOISE:g} HU, input "
         "peak 300 HU known at 1 Hz; the model evaluated in float64 at the parameters found. "
         "SciPy: bounded trust region, exact derivatives, tolerances 1e-10, Halton starts.",
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,10 @@ WORKER = "--worker"
 
 def peak_gib() -> float:
     """Most memory this process has held so far, GiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss starts from the parent's peak, this does not
+        line = next(li for li in status.read_text().splitlines() if li.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / GIB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 

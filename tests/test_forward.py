@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import naive
 from kety import KetyError, simulate_curves
 from kety.fitting.engine import instruction_sets
 from kety.fitting.forward import kernel_curves
@@ -33,7 +33,9 @@ def inputs(draw: st.DrawFn) -> InputFunction:
     """An input on an irregular grid, of any interpolation, with or without a jump at its start."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     count = draw(st.integers(2, 24))
-    times = draw(st.floats(-20.0, 30.0)) + np.append(0, np.cumsum(rng.uniform(1.0, 12.0, count - 1)))
+    times = draw(st.floats(-20.0, 30.0)) + np.append(
+        0, np.cumsum(rng.uniform(1.0, 12.0, count - 1))
+    )
     concentration = rng.uniform(0.0, 1.0, count)
     if draw(st.booleans()):
         concentration[0] = 0.0
@@ -250,9 +252,7 @@ def test_terms_superpose(aif: InputFunction, times: Floats, kernel: list[float])
 def test_curves_scale_with_the_input_and_the_amplitudes(
     aif: InputFunction, times: Floats, kernel: list[float], factor: float
 ) -> None:
-    strong = InputFunction(
-        aif.times, aif.concentration * factor, interpolation=aif.interpolation
-    )
+    strong = InputFunction(aif.times, aif.concentration * factor, interpolation=aif.interpolation)
     found = values(aif, times, kernel) * factor
     tolerance = 1e-11 * factor * naive.size(aif, times, kernel)
     np.testing.assert_allclose(values(strong, times, kernel), found, rtol=0, atol=tolerance)
