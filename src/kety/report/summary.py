@@ -206,7 +206,14 @@ def _check_failures(evidence: Evidence) -> Iterator[Finding]:
         if counts[status]:
             elsewhere = f"; {percent(count, near.size)}{place}" if place else ""
             text = f"{counts[status]:,} fits ({percent(counts[status], fitted)}{elsewhere}) "
-            yield Finding(level, text + words.format(where) + ".")
+            advice = ""
+            if level != "note" and "delay" in where:
+                advice = (
+                    " Bounds that do not suit the series are the usual reason: widen them "
+                    "(--bounds delay=-10:30), or give the delay where frames are too far apart to "
+                    "tell it (--delay off)."
+                )
+            yield Finding(level, text + words.format(where) + "." + advice)
     settled = counts[Status.CONVERGED]
     if settled > 0.9 * fitted:
         yield Finding("good", f"{percent(settled, fitted)} of the fits converged inside bounds.")
