@@ -75,7 +75,8 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
         for seed in range(options.seed, options.seed + seeds)
     }
     curves = {seed: parker_curves(truth, times) for seed, truth in truths.items()}
-    rows, figures = [], {"truth": check_truth(times), "cases": {}}
+    rows: list[list[str]] = []
+    figures: dict[str, Any] = {"truth": check_truth(times), "cases": {}}
     for rate, bounds in CASES:
         aif = parker_input(1.0 / rate, times[-1] + 5.0)  # the default bounds reach to -5 s
         errors, worst = [], []

@@ -110,7 +110,7 @@ def parker_curves(parameters: Mapping[str, Array], times: Array) -> Array:
 
 def brain_times() -> Array:
     """The 37 irregular frame times of data set 2, s."""
-    return protocol("brain")
+    return np.asarray(protocol("brain"))
 
 
 def noisy_curves(

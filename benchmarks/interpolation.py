@@ -47,7 +47,7 @@ def frames(sampling: str) -> Array:
     """Frame times in s."""
     if sampling.isdigit():
         return np.arange(0.0, END + 0.5 * float(sampling), float(sampling))
-    return protocol(sampling)
+    return np.asarray(protocol(sampling))
 
 
 def errors(

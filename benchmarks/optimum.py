@@ -157,6 +157,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
         rows,
         f"{voxels:,} voxels (seed {options.seed}), 37 irregular frames, noise {NOISE:g} HU, input "
         "peak 300 HU known at 1 Hz; the model evaluated in float64 at the parameters found. "
+        "Voxels not identifiable lack some maps; for them the cost that kety reports counts. "
         "SciPy: bounded trust region, exact derivatives, tolerances 1e-10, Halton starts.",
     )
     return [table], {"cases": figures}

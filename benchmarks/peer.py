@@ -69,12 +69,19 @@ def solver(setting: Setting) -> Callable[[Array, Array], tuple[float, Array]]:
     lo, hi = np.array([setting.bounds[name] for name in NAMES]).T
     width = hi - lo
     options: dict[str, Any] = {"jac": "2-point"}
+
+    def residuals(unit: Array, measured: Array) -> Array:
+        return np.asarray(curve(lo + unit * width)[0] - measured)
+
+    def slopes(unit: Array, _: Array) -> Array:
+        return np.asarray(curve(lo + unit * width)[1] * width)
+
     if setting.jacobian == "exact":
-        options["jac"] = lambda unit, measured: curve(lo + unit * width)[1] * width
+        options["jac"] = slopes
 
     def solve(measured: Array, start: Array) -> tuple[float, Array]:
         found = least_squares(
-            lambda unit, measured: curve(lo + unit * width)[0] - measured,
+            residuals,
             start,
             bounds=(0.0, 1.0),
             ftol=setting.tolerance,

@@ -12,6 +12,7 @@ import naive
 from kety import KetyError, simulate_curves
 from kety.fitting.engine import instruction_sets
 from kety.fitting.forward import kernel_curves
+from kety.fitting.pieces import kernel_pieces
 from kety.inputs import InputFunction, population_input
 
 Floats = NDArray[np.float64]
@@ -71,6 +72,12 @@ def values(
     return found[0][0]
 
 
+def single_rounding(aif: InputFunction, times: Floats, kernel: list[float]) -> float:
+    """Relative error granted to float32: it grows with the pieces that a curve is swept over."""
+    end = float(times[-1]) - min(kernel[-1], 0.0)
+    return max(5e-6, 1e-7 * len(kernel_pieces(aif, max(kernel[2:-1:2]), end)["step"]))
+
+
 def slopes(aif: InputFunction, times: Floats, kernel: list[float]) -> Floats:
     jacobian = kernel_curves(aif, times, np.array([kernel]), jacobian=True)[1]
     assert jacobian is not None
@@ -97,7 +104,8 @@ def test_single_precision_meets_the_quadrature(
     expected = naive.curve(aif, times, kernel)
     scale = naive.size(aif, times, kernel)
     found = values(aif, times, kernel, "float32")
-    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-6 * scale)
+    tolerance = single_rounding(aif, times, kernel) * scale
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
 @few
@@ -123,7 +131,7 @@ def test_derivatives_of_amplitudes_and_rates_meet_the_quadrature(
 def test_derivatives_meet_central_differences(
     aif: InputFunction, times: Floats, kernel: list[float], rate: float
 ) -> None:
-    step = 1e-3
+    step = 1e-4
     knots = (times - kernel[-1])[:, None] - aif.times
     assume(np.abs(knots).min() > 3 * step)  # there a linear input has no derivative
     kernel[2:-1:2] = [max(k, rate) for k in kernel[2:-1:2]]
@@ -144,11 +152,12 @@ def test_derivatives_meet_central_differences(
 
 @few
 @given(inputs(), frames(), kernels())
-@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 1e-13), ("float32", 5e-6)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_instruction_sets_agree(
-    dtype: str, rounding: float, aif: InputFunction, times: Floats, kernel: list[float]
+    dtype: str, aif: InputFunction, times: Floats, kernel: list[float]
 ) -> None:
     assume(apart(aif, times, kernel[-1], 1e-4))
+    rounding = 1e-13 if dtype == "float64" else single_rounding(aif, times, kernel)
     scale = naive.size(aif, times, kernel)
     first, *others = (values(aif, times, kernel, dtype, isa) for isa in instruction_sets())
     for other in others:

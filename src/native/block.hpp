@@ -7,11 +7,14 @@
 
 namespace KETY_NS {
 
-constexpr int kCandidates = 6;  // cells refined for one voxel
+constexpr int kCandidates = 8;  // cells refined for one voxel
 constexpr int kVisits = 3;      // cells that one refinement may walk through
 constexpr int kMaxBlock = 4096;
-constexpr float kDictionaryError = 1e-5f;  // of the curves in a cell, relative and squared
-constexpr int kBins = 1024;                // of the delay, to bring like voxels together
+// Squared errors relative to the sum of squares: of the curves in a cell as a rule and at worst,
+// and the residual below which a curve has so little noise that only the worst is safe.
+constexpr float kDictionaryError = 3e-5f, kCleanError = 1e-3f, kClean = 1e-4f;
+constexpr float kCentreError = 2e-3f;  // of a cell's centre, before refinement
+constexpr int kBins = 1024;            // of the delay, to bring like voxels together
 
 struct Candidate {
   int voxel, delay, rate, visit;
@@ -30,6 +33,8 @@ struct Scratch {
   int* arg = nullptr;        // (delays, F)
   Lanes<T, W>* knots = nullptr;
   Candidate* candidates = nullptr;
+  Candidate* repeats = nullptr;
+  int* origin = nullptr;  // candidate that a repeat stands for
   int* order = nullptr;
   int* sorted = nullptr;
   int* node_count = nullptr;  // (delays * rates + 1)
@@ -51,7 +56,7 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
   long block = (1L << 20) / (static_cast<long>(sizeof(T)) * call.frames);
   block = block < 256 ? 256 : block > kMaxBlock ? kMaxBlock : block / 64 * 64;
   s.block = static_cast<int>(block);
-  s.tasks = kCandidates * s.block;
+  s.tasks = 2 * kCandidates * s.block;
   for (int pass = 0; pass < 2; ++pass) {
     long used = 0;
     auto take = [&]<class E>(E*& p, long n) {
@@ -67,6 +72,8 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
     take(s.arg, static_cast<long>(call.delays) * F);
     take(s.knots, 2L * call.pieces);
     take(s.candidates, static_cast<long>(s.block) * kCandidates);
+    take(s.repeats, static_cast<long>(s.block) * kCandidates);
+    take(s.origin, static_cast<long>(s.block) * kCandidates);
     take(s.order, static_cast<long>(s.block) * kCandidates);
     take(s.sorted, static_cast<long>(s.block) * kCandidates);
     take(s.node_count, static_cast<long>(call.delays) * call.rates + 1);
@@ -203,7 +210,8 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
     }
     for (int l = 0; l < F && b0 + l < n; ++l)
       set<float, F>(square, l, static_cast<float>(s.square[b0 + l]));
-    const V floor = square - call.candidate_ratio * (square - top);
+    const V near = call.candidate_ratio * (square - top), least = kCentreError * square;
+    const V floor = square - upper(near, least);
     for (int m = 0; m < d.delays; ++m) {
       const V e = load<float, F>(s.best + m * F);
       const I apart = band - d.band[m];
@@ -247,7 +255,7 @@ KETY_FN void transpose_rows(const float* const rows[F], int n, Lanes<float, F>* 
 
 // Refinement inside cells, walking to a neighbour where the climb leaves its cell.
 template <class T, int W, int F>
-KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
+KETY_STAGE void refine(const Dictionary& d, Candidate* list, int count, Scratch<T, W, F>& s) {
   using V = Lanes<float, F>;
   typedef float Row __attribute__((vector_size(kRowsPadded * sizeof(float))));
   int active = count;
@@ -257,12 +265,12 @@ KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
     const int nodes = d.delays * d.rates;
     for (int i = 0; i <= nodes; ++i) s.node_count[i] = 0;
     for (int i = 0; i < active; ++i) {
-      const Candidate& c = s.candidates[s.order[i]];
+      const Candidate& c = list[s.order[i]];
       ++s.node_count[c.delay * d.rates + c.rate + 1];
     }
     for (int i = 0; i < nodes; ++i) s.node_count[i + 1] += s.node_count[i];
     for (int i = 0; i < active; ++i) {
-      const Candidate& c = s.candidates[s.order[i]];
+      const Candidate& c = list[s.order[i]];
       s.sorted[s.node_count[c.delay * d.rates + c.rate]++] = s.order[i];
     }
     int next = 0;
@@ -271,7 +279,7 @@ KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
       const float *rows[F], *polys[F];
       V x, y, lo_x, hi_x, lo_y, hi_y, zc[kRows], poly[kPoly];
       for (int l = 0; l < F; ++l) {
-        const Candidate& c = s.candidates[s.sorted[t0 + l < active ? t0 + l : t0]];
+        const Candidate& c = list[s.sorted[t0 + l < active ? t0 + l : t0]];
         const int node = c.delay * d.rates + c.rate;
         const float* table = d.table + static_cast<long>(node) * d.rank * kRowsPadded;
         const float* z = s.z + static_cast<long>(c.voxel) * d.rank;
@@ -302,7 +310,7 @@ KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
       const Climb<F> end = climb<F>(d, zc, poly, x, y, lo_x, hi_x, lo_y, hi_y, 4);
       for (int l = 0; l < F && t0 + l < active; ++l) {
         const int id = s.sorted[t0 + l];
-        Candidate& c = s.candidates[id];
+        Candidate& c = list[id];
         const float ex = get<float, F>(end.x, l), ey = get<float, F>(end.y, l);
         const float kh = d.rate_half[c.rate], th = d.delay_half[c.delay];
         c.k = d.rate_centre[c.rate] + kh * ex;
@@ -327,6 +335,82 @@ KETY_STAGE void refine(const Dictionary& d, int count, Scratch<T, W, F>& s) {
     }
     active = next;
   }
+}
+
+// Sum of squares that a refined cell leaves of a voxel: off the basis, and in it.
+template <class T, int W, int F>
+KETY_FN float left_over(const Dictionary& d, const Scratch<T, W, F>& s, int voxel, float miss) {
+  float inside = 0;
+  for (int r = 0; r < d.rank; ++r) {
+    const float z = s.z[voxel * d.rank + r];
+    inside += z * z;
+  }
+  const float off = static_cast<float>(s.square[voxel]) - inside;
+  return (off > 0 ? off : 0) + miss;
+}
+
+// One past the last candidate of the voxel of candidate i; `best` is the one that misses least.
+KETY_FN int group_end(const Candidate* list, int count, int i, int& best) {
+  int end = best = i;
+  for (; end < count && list[end].voxel == list[i].voxel; ++end)
+    if (list[end].miss < list[best].miss) best = end;
+  return end;
+}
+
+// A cell can hold a second peak, seldom: one without a vascular term beside one with it, or, in
+// data of very little noise, any. Such cells are climbed once more from the other side.
+template <class T, int W, int F>
+KETY_STAGE int look_again(const Dictionary& d, int count, Scratch<T, W, F>& s) {
+  int repeats = 0;
+  for (int i = 0, best, end; i < count; i = end) {
+    end = group_end(s.candidates, count, i, best);
+    const int b = s.candidates[i].voxel;
+    const float square = static_cast<float>(s.square[b]);
+    const bool clean = left_over(d, s, b, s.candidates[best].miss) < kClean * square;
+    for (int q = i; q < end; ++q) {
+      const Candidate& c = s.candidates[q];
+      const bool empty = d.use_v && c.v <= d.lo_v;
+      if (!clean && !empty) continue;
+      Candidate& again = s.repeats[repeats];
+      s.origin[repeats++] = q;
+      again = c;
+      const float half = d.rate_half[c.rate];
+      again.x = half > 0 ? (c.k - d.rate_centre[c.rate]) / half : 0.0f;
+      // A vascular term fills the early samples, so the peak with one lies at a later delay.
+      again.y = empty ? 0.8f : c.tau < d.delay_centre[c.delay] ? 0.6f : -0.6f;
+    }
+  }
+  refine<T, W, F>(d, s.repeats, repeats, s);
+  for (int i = 0; i < repeats; ++i) {
+    Candidate& c = s.candidates[s.origin[i]];
+    if (!(s.repeats[i].miss < c.miss)) continue;
+    const Candidate worse = c;
+    c = s.repeats[i];
+    s.repeats[i] = worse;
+  }
+  return repeats;
+}
+
+// A start of the exact solver. A voxel stays between the walls of its start; other stretches have
+// starts of their own.
+template <class T, int W, int F>
+KETY_FN void add_task(const Dictionary& d, const Problem<T>& problem, const Candidate& c, int task,
+                      Scratch<T, W, F>& s) {
+  T* band = s.band + 2 * task;
+  band[0] = static_cast<T>(d.band_lo[c.delay]);
+  band[1] = static_cast<T>(d.band_hi[c.delay]);
+  const float start[kParameters] = {c.v, c.a, c.k, c.tau};
+  for (int m = 0; m < kParameters; ++m) {
+    const T lo = m == 3 ? band[0] : problem.lo[m], hi = m == 3 ? band[1] : problem.hi[m];
+    const T x = static_cast<T>(start[m]);
+    s.trial[m * s.tasks + task] = x < lo ? lo : x > hi ? hi : x;
+  }
+  s.owner[task] = c.voxel;
+  s.cost[task] = static_cast<T>(__builtin_inf());
+  s.fall[task] = 0;
+  s.damping[task] = static_cast<T>(1e-3);
+  s.evaluations[task] = 0;
+  s.state[task] = kRunning;
 }
 
 // The running tasks in order of level and delay, so that the lanes of a register share pieces.
@@ -436,7 +520,14 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
             T to = at + get<T, W>(step[i], l);
             const T low = get<T, W>(lo[i], l), high = get<T, W>(hi[i], l);
             to = to < low ? low : to > high ? high : to;
-            s.p[i * n + t] = finished && take && is_set<T, W>(small, l) ? to : at;
+            // Of a step that changes nothing, what ends on a bound is taken too: a vascular term of
+            // almost 0 would make the delay undetermined, one of 0 does not.
+            const T move = to - at;
+            const bool lands = (to <= low || to >= high) &&
+                               get<T, W>(h[pair(i, i)], l) * move * move +
+                                       2 * __builtin_fabs(get<T, W>(g[i], l) * move) <=
+                                   10 * get<T, W>(floor, l);
+            s.p[i * n + t] = finished && take && (is_set<T, W>(small, l) || lands) ? to : at;
             s.trial[i * n + t] = to;
             s.g[i * n + t] = get<T, W>(g[i], l);
           }
@@ -541,51 +632,27 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
   load_block<T, W, F>(call, start, n, s, status);
   project<T, W, F>(d, call.frames, n, s);
   const int count = choose<T, W, F>(call, d, n, s, status);
-  refine<T, W, F>(d, count, s);
-  // The best refined cell of each voxel, and a rival that is too close to call.
-  int tasks = 0;
-  for (int i = 0; i < count;) {
+  refine<T, W, F>(d, s.candidates, count, s);
+  const int repeats = look_again<T, W, F>(d, count, s);
+  int tasks = 0, repeat = 0;
+  for (int i = 0, best, end; i < count; i = end) {
+    end = group_end(s.candidates, count, i, best);
     const int b = s.candidates[i].voxel;
-    int end = i, best = i;
-    for (; end < count && s.candidates[end].voxel == b; ++end)
-      if (s.candidates[end].miss < s.candidates[best].miss) best = end;
-    const Candidate& top = s.candidates[best];
-    // Sum of squares off the basis, and that left by the best cell.
-    float inside = 0;
-    for (int r = 0; r < d.rank; ++r) inside += s.z[b * d.rank + r] * s.z[b * d.rank + r];
-    const float square = static_cast<float>(s.square[b]), off = square - inside;
-    const float rest = (off > 0 ? off : 0) + top.miss;
+    const float square = static_cast<float>(s.square[b]);
+    const float rest = left_over(d, s, b, s.candidates[best].miss);
     if (call.enhancement > 0 && !(square - rest > call.enhancement * rest)) {
       status[b] = kNotEnhancing;
-      i = end;
       continue;
     }
-    // Minima too close to call are all solved exactly.
-    const float limit = top.miss + call.rival * rest + kDictionaryError * square;
-    for (int q = i; q < end; ++q) {
-      if (q != best && s.candidates[q].miss > limit) continue;
-      const Candidate& c = s.candidates[q];
-      const float start_at[kParameters] = {c.v, c.a, c.k, c.tau};
-      for (int m = 0; m < kParameters; ++m) {
-        T x = static_cast<T>(start_at[m]);
-        x = x < problem.lo[m] ? problem.lo[m] : x > problem.hi[m] ? problem.hi[m] : x;
-        s.trial[m * s.tasks + tasks] = x;
-      }
-      // A voxel stays between the walls of its start; other stretches have starts of their own.
-      T* band = s.band + 2 * tasks;
-      band[0] = static_cast<T>(d.band_lo[c.delay]);
-      band[1] = static_cast<T>(d.band_hi[c.delay]);
-      T& tau = s.trial[3 * s.tasks + tasks];
-      tau = tau < band[0] ? band[0] : tau > band[1] ? band[1] : tau;
-      s.owner[tasks] = b;
-      s.cost[tasks] = static_cast<T>(__builtin_inf());
-      s.fall[tasks] = 0;
-      s.damping[tasks] = static_cast<T>(1e-3);
-      s.evaluations[tasks] = 0;
-      s.state[tasks] = kRunning;
-      ++tasks;
-    }
-    i = end;
+    // Minima too close to call, for the voxel's noise or the dictionary, are all solved exactly.
+    const float unsure = rest < kClean * square ? kCleanError : kDictionaryError;
+    const float limit = s.candidates[best].miss + call.rival * rest + unsure * square;
+    for (int q = i; q < end; ++q)
+      if (q == best || s.candidates[q].miss <= limit)
+        add_task(d, problem, s.candidates[q], tasks++, s);
+    while (repeat < repeats && s.repeats[repeat].voxel < b) ++repeat;
+    for (; repeat < repeats && s.repeats[repeat].voxel == b; ++repeat)
+      if (s.repeats[repeat].miss <= limit) add_task(d, problem, s.repeats[repeat], tasks++, s);
   }
   polish<T, W, F, Plain>(call, problem, tasks, s);
   for (int t = 0; t < tasks; ++t) {

@@ -26,7 +26,7 @@ class VarProLM:
         One of `kety.fitting.engine.instruction_sets`; the best one where empty.
     """
 
-    max_evaluations: int = 60
+    max_evaluations: int = 100
     ftol: float | None = None
     xtol: float | None = None
     candidate_ratio: float = 1.5

@@ -1,0 +1,67 @@
+"""Samplings, inputs and parameter ranges that several tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+from kety import MODELS, InputFunction, simulate_curves
+from kety.inputs import POPULATION
+
+Floats = NDArray[np.float64]
+
+# Svistoun et al., Tomography 5:209, 2019: clinical two-phase sampling of the brain, 37 frames.
+TWO_PHASE = np.concatenate(
+    [np.arange(9) * 2.0, 16 + np.arange(1, 20) * 5.0, 111 + np.arange(1, 10) * 10.0]
+)
+NOISE = 6.0  # HU
+PEAK = 300.0  # HU in the artery, about 50 times the noise
+
+# The ranges of the same paper; 1/min, fractions, s.
+RANGES = {"ktrans": (0.02, 1.0), "kep": (0.1, 3.0), "vb": (0.01, 0.2), "delay": (0.0, 10.0)}
+
+
+def parameters(rng: np.random.Generator, count: int, model: str) -> dict[str, Floats]:
+    """Uniform over `RANGES`; over the lower half of its bounds for a name that is not there."""
+    chosen = {}
+    for p in MODELS[model].parameters:
+        lo, hi = RANGES.get(p.name, (p.bounds[0], 0.5 * (p.bounds[0] + p.bounds[1])))
+        chosen[p.name] = rng.uniform(lo, hi, count)
+    return chosen
+
+
+def artery(name: str, end: float, *, onset: float = 3.0, **options: object) -> InputFunction:
+    """A population input in HU, sampled every half second."""
+    times = np.arange(onset, end + 0.5, 0.5)
+    values = POPULATION[name].function(times, delay=onset)
+    options.setdefault("site", POPULATION[name].site)
+    return InputFunction(times, values * (PEAK / values.max()), **options)  # type: ignore[arg-type]
+
+
+def study(
+    rng: np.random.Generator,
+    count: int,
+    aif: InputFunction,
+    *,
+    model: str = "extended_tofts",
+    times: Floats = TWO_PHASE,
+    noise: float = NOISE,
+) -> tuple[Floats, dict[str, Floats]]:
+    """Curves (count, T) with noise, and their parameters."""
+    truth = parameters(rng, count, model)
+    clean = simulate_curves(truth, times, aif, model)
+    return clean + rng.normal(0.0, noise, clean.shape) if noise else clean, truth
+
+
+def worst_relative(maps: xarray.Dataset, truth: dict[str, Floats]) -> Floats:
+    """Largest relative error of each voxel over its parameters, infinite where one is NaN."""
+    errors = [np.abs(maps[n].values - v) / np.abs(v) for n, v in truth.items()]
+    return np.nan_to_num(np.max(errors, axis=0), nan=np.inf)
+
+
+def assert_same(one: xarray.Dataset, other: xarray.Dataset) -> None:
+    """Bit for bit: the same maps."""
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name].values, other[name].values, err_msg=str(name))
