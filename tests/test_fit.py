@@ -245,6 +245,16 @@ def test_equal_bounds_fix_a_parameter() -> None:
             assert maps.cost[i] <= best * (1 + 1e-4)
 
 
+def test_equal_bounds_may_fix_everything() -> None:
+    aif = artery("georgiou", TWO_PHASE[-1] + 5)
+    curves, _ = study(np.random.default_rng(8), 20, aif)
+    point = {"ktrans": 0.3, "kep": 1.0, "vb": 0.1, "delay": 2.0}
+    bounds = {name: (value, value) for name, value in point.items()}
+    maps = kety.fit(curves, TWO_PHASE, aif, bounds=bounds, dtype="float64", mask=everywhere(curves))
+    squares = ((curves - simulate_curves(point, TWO_PHASE, aif)) ** 2).sum(axis=1)
+    np.testing.assert_allclose(maps.cost, squares, rtol=1e-9)
+
+
 def test_a_number_fixes_the_delay_as_equal_bounds_do() -> None:
     aif = artery("georgiou", TWO_PHASE[-1] + 5)
     curves, _ = study(np.random.default_rng(9), 50, aif)

@@ -189,7 +189,7 @@ def test_every_status_has_a_meaning_and_a_sentence() -> None:
     assert [s.value for s in Status] == list(range(7))
 
 
-# --- shapes, layouts, number types ------------------------------------------------------------------
+# --- shapes, layouts, number types --------------------------------------------------------------
 
 
 def test_the_leading_axes_give_the_dimensions(aif: InputFunction, curves: Floats) -> None:
@@ -313,7 +313,7 @@ def test_types_of_the_maps(aif: InputFunction, curves: Floats, dtype: str) -> No
         assert maps[name].dtype == kind, name
 
 
-# --- attributes, progress, interruption -------------------------------------------------------------
+# --- attributes, progress, interruption ---------------------------------------------------------
 
 
 def test_every_map_says_what_it_is(aif: InputFunction, curves: Floats, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
   long block = (1L << 20) / (static_cast<long>(sizeof(T)) * call.frames);
   block = block < 256 ? 256 : block > kMaxBlock ? kMaxBlock : block / 64 * 64;
   s.block = static_cast<int>(block);
-  s.tasks = 2 * kCandidates * s.block;
+  s.tasks = 3 * kCandidates * s.block;
   for (int pass = 0; pass < 2; ++pass) {
     long used = 0;
     auto take = [&]<class E>(E*& p, long n) {
@@ -72,10 +72,10 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
     take(s.arg, static_cast<long>(call.delays) * F);
     take(s.knots, 2L * call.pieces);
     take(s.candidates, static_cast<long>(s.block) * kCandidates);
-    take(s.repeats, static_cast<long>(s.block) * kCandidates);
-    take(s.origin, static_cast<long>(s.block) * kCandidates);
-    take(s.order, static_cast<long>(s.block) * kCandidates);
-    take(s.sorted, static_cast<long>(s.block) * kCandidates);
+    take(s.repeats, 2L * s.block * kCandidates);
+    take(s.origin, 2L * s.block * kCandidates);
+    take(s.order, 3L * s.block * kCandidates);
+    take(s.sorted, 2L * s.block * kCandidates);
     take(s.node_count, static_cast<long>(call.delays) * call.rates + 1);
     take(s.queue, n);
     take(s.p, kParameters * n);
@@ -378,6 +378,15 @@ KETY_STAGE int look_again(const Dictionary& d, int count, Scratch<T, W, F>& s) {
       again.x = half > 0 ? (c.k - d.rate_centre[c.rate]) / half : 0.0f;
       // A vascular term fills the early samples, so the peak with one lies at a later delay.
       again.y = empty ? 0.8f : c.tau < d.delay_centre[c.delay] ? 0.6f : -0.6f;
+      if (!clean || q == best) continue;
+      // And from the rate of the best cell, which another delay may share.
+      Candidate& beside = s.repeats[repeats];
+      s.origin[repeats++] = q;
+      beside = s.candidates[best];
+      beside.delay = c.delay;
+      const float best_half = d.rate_half[beside.rate];
+      beside.x = best_half > 0 ? (beside.k - d.rate_centre[beside.rate]) / best_half : 0.0f;
+      beside.y = 0;
     }
   }
   refine<T, W, F>(d, s.repeats, repeats, s);
@@ -482,9 +491,12 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
         const V cost = accept ? now.cost : before,
                 plain = accept ? now.unweighted : gather(s.plain),
                 offset = accept ? now.offset : gather(s.offset);
-        const V good = damping * T(0.1), poor = damping * T(4);
-        damping =
-            accept ? (gain > T(0.5) * expected ? good : damping) : upper(poor, V(one * T(1e-3)));
+        // A step that gained little went too far: Gauss-Newton would swing about the minimum.
+        const V less = damping * T(0.1), more = upper(V(damping * T(4)), V(one * T(0.1)));
+        damping = accept ? (gain > T(0.75) * expected   ? less
+                            : gain > T(0.25) * expected ? damping
+                                                        : more)
+                         : more;
         damping = damping < T(1e-7) ? one * T(1e-7) : damping;
         V step[P];
         V lo[P], hi[P];
@@ -520,14 +532,15 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
             T to = at + get<T, W>(step[i], l);
             const T low = get<T, W>(lo[i], l), high = get<T, W>(hi[i], l);
             to = to < low ? low : to > high ? high : to;
-            // Of a step that changes nothing, what ends on a bound is taken too: a vascular term of
-            // almost 0 would make the delay undetermined, one of 0 does not.
-            const T move = to - at;
-            const bool lands = (to <= low || to >= high) &&
-                               get<T, W>(h[pair(i, i)], l) * move * move +
-                                       2 * __builtin_fabs(get<T, W>(g[i], l) * move) <=
-                                   10 * get<T, W>(floor, l);
-            s.p[i * n + t] = finished && take && (is_set<T, W>(small, l) || lands) ? to : at;
+            // An amplitude that could as well be at its lower bound is put there: with a vascular
+            // term of almost 0 the delay is undetermined to first order, with none it is not.
+            const T move = low - at;
+            const bool empty = i < 2 && get<T, W>(h[pair(i, i)], l) * move * move +
+                                                2 * __builtin_fabs(get<T, W>(g[i], l) * move) <=
+                                            10 * get<T, W>(floor, l);
+            s.p[i * n + t] = finished && empty                            ? low
+                             : finished && take && is_set<T, W>(small, l) ? to
+                                                                          : at;
             s.trial[i * n + t] = to;
             s.g[i * n + t] = get<T, W>(g[i], l);
           }

@@ -79,7 +79,7 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
         "lo": lo.tolist(),
         "hi": hi.tolist(),
         "max_evaluations": options.max_evaluations,
-        "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-11),
+        "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-9),
         "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-11),
         "rounding": 1e-13 if single else 1e-31,
         "xfloor": [s * (1e-6 if single else 1e-12) for s in KERNEL_SCALE],
