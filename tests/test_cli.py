@@ -184,7 +184,7 @@ def test_fit_writes_what_it_says(ct: Path, ct_maps: tuple[Path, Result]) -> None
     report = (out / "report.html").read_text()
     assert "<html" in report
     assert "dce.nii.gz" in report
-    expected = {"ktrans", "kep", "ve", "vp", "vb", "delay"}
+    expected = {"ktrans", "kep", "ve", "vp", "vb", "delay", "baseline"}
     expected |= {f"{name}_se" for name in expected} | {"cost", "r2", "evaluations", "status"}
     assert set(record["Maps"]) == expected
     assert all((out / name).is_file() for name in record["Maps"].values())

@@ -250,7 +250,7 @@ _OPTIONS: Final = (
         "--max-evaluations",
         type=click.IntRange(1),
         metavar="N",
-        help="Limit of model evaluations for a voxel. [default: 60]",
+        help="Limit of model evaluations for a voxel. [default: 100]",
     ),
     option(
         MODEL,
