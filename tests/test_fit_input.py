@@ -152,10 +152,6 @@ def test_truth_of_numpy_is_truth(curves: Floats, aif: InputFunction) -> None:
         ({"fp": (0.0, 1.0)}, "ktrans, kep, vb, delay"),
         ([("ktrans", 0.0, 1.0)], "bounds"),
         ("ktrans", "bounds"),
-        (
-            dict.fromkeys(("ktrans", "kep", "vb", "delay"), (0.1, 0.1)),
-            "fixed|free",
-        ),
     ],
 )
 def test_bounds(curves: Floats, aif: InputFunction, bounds: Any, message: str) -> None:

@@ -183,6 +183,33 @@ def test_fitted_curves_leave_the_residuals_that_the_cost_counts(name: str, dtype
     np.testing.assert_allclose(maps.r2, 1 - squares / spread, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("noise", [0.0, NOISE])
+def test_a_constant_is_fitted_along(aif: InputFunction, noise: float, dtype: str) -> None:
+    rng = np.random.default_rng(38)
+    noisy, truth = study(rng, 300, aif, noise=noise)
+    level = rng.uniform(-40.0, 40.0, 300)
+    shifted = noisy + level[:, None]
+    options = {"dtype": dtype, "mask": np.ones(300, bool), "fitted": True}
+    maps = kety.fit(shifted, TWO_PHASE, aif, baseline=True, **options)
+    assert set(maps) == MAPS | {"baseline", "baseline_se", "fitted", "residual"}
+    assert (maps.cost >= 0).all()
+    squares = (maps.residual.values.astype(float) ** 2).sum(axis=1)
+    np.testing.assert_allclose(maps.cost, squares, rtol=1e-3, atol=1e-2)
+    for name in ("baseline", "baseline_se"):
+        assert maps[name].dtype == dtype
+        assert maps[name].attrs["units"]
+    if noise:
+        within = np.abs(maps.baseline - level) <= maps.baseline_se
+        assert 0.5 < within.mean() < 0.85
+        plain = kety.fit(noisy, TWO_PHASE, aif, **options)
+        assert (maps.cost <= plain.cost * (1 + 1e-3)).mean() > 0.98
+    else:
+        np.testing.assert_allclose(maps.baseline, level, atol=1e-2)
+        error = np.abs(maps.ktrans / truth["ktrans"] - 1)
+        assert np.quantile(error, 0.98) < (1e-6 if dtype == "float64" else 1e-2)
+
+
 def test_every_status_has_a_meaning_and_a_sentence() -> None:
     assert set(SENTENCES) == set(Status)
     assert all(s.endswith(".") for s in SENTENCES.values())

@@ -36,13 +36,9 @@ def osipi_curves(path: Path) -> dict[str, tuple[Floats, Floats, Floats]]:
     return {label: tuple(np.array(numbers).T) for label, numbers in table.items()}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("fit_delay", [True, False])
-@pytest.mark.parametrize("delay", [0, 5])
+@pytest.mark.parametrize(("delay", "fit_delay"), [(0, True), (5, True), (5, False)])
 @pytest.mark.parametrize("case", list(CASES))
-def test_osipi_tolerances(
-    reference: FolderOf, case: str, delay: int, fit_delay: bool, dtype: str
-) -> None:
+def test_osipi_tolerances(reference: FolderOf, case: str, delay: int, fit_delay: bool) -> None:
     folder = reference(case)
     tolerances = json.loads((folder / "case.json").read_text())["tolerances"]
     truth = {row.pop("label"): row for row in rows(folder / f"truth_delay{delay}.csv")}
@@ -50,9 +46,7 @@ def test_osipi_tolerances(
     assert set(curves) == set(truth)
     for label, (times, tissue, plasma) in curves.items():
         aif = InputFunction(times, plasma, site="plasma", hematocrit=0.45)
-        maps = kety.fit(
-            tissue, times, aif, CASES[case], delay=True if fit_delay else delay, dtype=dtype
-        )
+        maps = kety.fit(tissue, times, aif, CASES[case], delay=True if fit_delay else delay)
         assert maps.status in (Status.CONVERGED, Status.AT_BOUND), label
         for name, value in truth[label].items():
             rule = tolerances[name]
@@ -79,13 +73,8 @@ def test_qiba_reference_object(reference: FolderOf, delay: bool) -> None:
     table = rows(folder / "aif.csv")
     times = np.array([float(row["time_s"]) for row in table])
     blood = np.array([float(row["cb_mM"]) for row in table])
-    # One voxel of each patch: the object is noise free and its patches are uniform.
-    some = np.zeros_like(tissue)
-    some[5::10, 15:70:10] = True
-    some &= tissue
-    assert some.sum() == 30
     tissue_curves = concentration_from_signal(
-        signal[some],
+        signal[tissue],
         t10=case["T10_tissue_s"],
         repetition_time=case["TR_s"],
         flip_angle=case["FA_deg"],
@@ -93,13 +82,14 @@ def test_qiba_reference_object(reference: FolderOf, delay: bool) -> None:
         baseline=slice(0, 2),
     ).values
     aif = InputFunction(times, blood, hematocrit=case["Hct"])
-    maps = kety.fit(tissue_curves, times, aif, "tofts", delay=delay, mask=np.ones(30, bool))
+    maps = kety.fit(
+        tissue_curves, times, aif, "tofts", delay=delay, mask=np.ones(tissue.sum(), bool)
+    )
     for name, file in (("ktrans", "truth_Ktrans_per_min"), ("ve", "truth_ve")):
-        truth = np.asanyarray(nibabel.load(folder / f"{file}.nii.gz").dataobj)[some]
+        truth = np.asanyarray(nibabel.load(folder / f"{file}.nii.gz").dataobj)[tissue]
         key = "Ktrans" if name == "ktrans" else "ve"
         assert concordance(maps[name].values.astype(float), truth) >= case["ccc_min"][key]
-    if delay:
-        assert np.abs(maps.delay).max() < 0.1
+    assert np.abs(maps.delay).max() < 0.1
 
 
 MADYM = {

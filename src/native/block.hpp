@@ -14,7 +14,9 @@ constexpr int kMaxBlock = 4096;
 // and the residual below which a curve has so little noise that only the worst is safe.
 constexpr float kDictionaryError = 3e-5f, kCleanError = 1e-3f, kClean = 1e-4f;
 constexpr float kCentreError = 2e-3f;  // of a cell's centre, before refinement
-constexpr int kBins = 1024;            // of the delay, to bring like voxels together
+// Residual at a centre below which noise does not decide, and how much worse a rival may then be.
+constexpr float kFaint = 5e-3f, kFaintRatio = 4.0f;
+constexpr int kBins = 1024;  // of the delay, to bring like voxels together
 
 struct Candidate {
   int voxel, delay, rate, visit;
@@ -195,12 +197,13 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
   int count = 0;
   for (int b0 = 0; b0 < n; b0 += F) {
     V z[kMaxRank];
-    for (int r = 0; r < d.rank; ++r)
+    for (int r = 0; r < d.scan_rank; ++r)
       for (int l = 0; l < F; ++l) s.z_lanes[r * F + l] = s.z[(b0 + l) * d.rank + r];
-    for (int r = 0; r < d.rank; ++r) z[r] = load<float, F>(s.z_lanes + r * F);
+    for (int r = 0; r < d.scan_rank; ++r) z[r] = load<float, F>(s.z_lanes + r * F);
     scan<F>(d, z, s.best, s.arg);
-    // Delay cells whose explained sum of squares peaks, and either comes near the best cell's or
-    // lies across the wall next to it, where centres of cells compare badly.
+    // Delay cells whose explained sum of squares peaks, and either comes near the best cell's or,
+    // in data of little noise, lies across the wall next to it, where centres of cells compare
+    // badly.
     V top = load<float, F>(s.best), square = {};
     I band = I{} + d.band[0], low = {}, high = {};
     for (int m = 1; m < d.delays; ++m) {
@@ -210,12 +213,14 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
     }
     for (int l = 0; l < F && b0 + l < n; ++l)
       set<float, F>(square, l, static_cast<float>(s.square[b0 + l]));
-    const V near = call.candidate_ratio * (square - top), least = kCentreError * square;
-    const V floor = square - upper(near, least);
+    const V left = square - top;
+    const I faint = left <= kFaint * square;
+    const V ratio = faint ? V{} + kFaintRatio : V{} + call.candidate_ratio;
+    const V floor = square - upper(V(ratio * left), V(kCentreError * square));
     for (int m = 0; m < d.delays; ++m) {
       const V e = load<float, F>(s.best + m * F);
       const I apart = band - d.band[m];
-      I keep = (e >= floor) | ((apart >= -1) & (apart <= 1));
+      I keep = (e >= floor) | (faint & (apart >= -1) & (apart <= 1));
       if (m > 0 && d.band[m - 1] == d.band[m]) keep &= load<float, F>(s.best + (m - 1) * F) <= e;
       if (m < d.delays - 1 && d.band[m + 1] == d.band[m])
         keep &= load<float, F>(s.best + (m + 1) * F) < e;

@@ -246,6 +246,9 @@ void fit(nb::list levels, Array<double> times,
   call.delays = static_cast<int>(m);
   call.rates = static_cast<int>(k);
   call.rank = static_cast<int>(r);
+  const size_t q = nb::cast<size_t>(dictionary["scan_rank"]);
+  if (q == 0 || q > r) throw std::invalid_argument("scan_rank must be 1 to rank");
+  call.scan_rank = static_cast<int>(q);
   call.delay_centre = checked<float>(dictionary, "delay_centre", m);
   call.delay_half = checked<float>(dictionary, "delay_half", m);
   call.band_lo = checked<double>(dictionary, "band_lo", m);
@@ -253,9 +256,9 @@ void fit(nb::list levels, Array<double> times,
   call.band_hi = checked<double>(dictionary, "band_hi", m);
   call.rate_centre = checked<float>(dictionary, "rate_centre", k);
   call.rate_half = checked<float>(dictionary, "rate_half", k);
-  call.c_unit = checked<float>(dictionary, "c_unit", m * r);
+  call.c_unit = checked<float>(dictionary, "c_unit", m * q);
   call.c_norm = checked<float>(dictionary, "c_norm", m);
-  call.g_unit = checked<float>(dictionary, "g_unit", m * k * r);
+  call.g_unit = checked<float>(dictionary, "g_unit", m * k * q);
   call.g_along = checked<float>(dictionary, "g_along", m * k);
   call.g_across = checked<float>(dictionary, "g_across", m * k);
   call.table = checked<float>(dictionary, "table", m * k * r * 16);

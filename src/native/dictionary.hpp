@@ -18,8 +18,8 @@ constexpr int kPoly = kPolySize;
 constexpr int kMaxRank = 32;
 
 struct Dictionary {
-  int delays, rates, rank;
-  const float* delay_centre;  // (delays) s
+  int delays, rates, rank, scan_rank;  // the scan uses the leading basis curves only
+  const float* delay_centre;           // (delays) s
   const float* delay_half;
   const double* band_lo;  // (delays) s, walls between which the cell lies
   const double* band_hi;
@@ -95,15 +95,15 @@ KETY_FN void scan(const Dictionary& d, const Lanes<float, W>* z, float* best, in
   const V zero = {}, one = zero + 1.0f;
   for (int m = 0; m < d.delays; ++m) {
     V q1 = {};
-    const float* cu = d.c_unit + m * d.rank;
-    for (int r = 0; r < d.rank; ++r) q1 += z[r] * cu[r];
+    const float* cu = d.c_unit + m * d.scan_rank;
+    for (int r = 0; r < d.scan_rank; ++r) q1 += z[r] * cu[r];
     V top = zero - 1.0f;
     I where = {};
     for (int i = 0; i < d.rates; ++i) {
       const int node = m * d.rates + i;
-      const float* gu = d.g_unit + static_cast<long>(node) * d.rank;
+      const float* gu = d.g_unit + static_cast<long>(node) * d.scan_rank;
       V q2 = {};
-      for (int r = 0; r < d.rank; ++r) q2 += z[r] * gu[r];
+      for (int r = 0; r < d.scan_rank; ++r) q2 += z[r] * gu[r];
       const float along = d.g_along[node], across = d.g_across[node];
       const float norm = __builtin_sqrtf(along * along + across * across);
       V e;

@@ -99,6 +99,7 @@ void fit_range(const FitCall& call, long begin, long end) {
   d.delays = call.delays;
   d.rates = call.rates;
   d.rank = call.rank;
+  d.scan_rank = call.scan_rank;
   d.delay_centre = call.delay_centre;
   d.delay_half = call.delay_half;
   d.band_lo = call.band_lo;

@@ -54,7 +54,7 @@ struct FitCall {
   int frames_used;  // frames of weight above 0
   double lo[4], hi[4];
   // dictionary
-  int delays, rates, rank;
+  int delays, rates, rank, scan_rank;
   const float *delay_centre, *delay_half, *rate_centre, *rate_half;
   const double *band_lo, *band_hi;
   const int* band;

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 G_ORDERS = tuple((p, q) for q in range(4) for p in range(4 - q))
 C_ORDERS = tuple((0, m) for m in range(4))
 MAX_RANK = 24
+SCAN_RANK = 16
 RANK_TOLERANCE = 2e-4
 MAX_WALLS = 24
 WALL_WIDTH = 4e-6  # relative to the wall's delay: a few steps of float32
@@ -170,7 +171,8 @@ def build_dictionary(
     basis = _basis(np.concatenate(spanning))
     rank = basis.shape[1]
     low = rows @ basis  # (m, n, 14, rank)
-    c0, g0 = low[:, 0, 0], low[:, :, 4]
+    scan_rank = min(SCAN_RANK, rank)
+    c0, g0 = low[:, 0, 0, :scan_rank], low[:, :, 4, :scan_rank]
     c_norm = np.linalg.norm(c0, axis=-1)
     c_unit = c0 / np.where(c_norm > 0, c_norm, 1.0)[:, None]
     if not use_v:
@@ -187,6 +189,7 @@ def build_dictionary(
         "delays": m,
         "rates": n,
         "rank": rank,
+        "scan_rank": scan_rank,
         "delay_centre": delay_centre.astype(f32),
         "delay_half": delay_half.astype(f32),
         "band_lo": np.ascontiguousarray(bands[:, 0]),

@@ -29,6 +29,6 @@ class VarProLM:
     max_evaluations: int = 100
     ftol: float | None = None
     xtol: float | None = None
-    candidate_ratio: float = 1.5
+    candidate_ratio: float = 1.15
     rival: float = 1e-3
     instruction_set: str = ""
