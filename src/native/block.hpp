@@ -288,16 +288,15 @@ KETY_STAGE void refine(const Dictionary& d, Candidate* list, int count, Scratch<
         const int node = c.delay * d.rates + c.rate;
         const float* table = d.table + static_cast<long>(node) * d.rank * kRowsPadded;
         const float* z = s.z + static_cast<long>(c.voxel) * d.rank;
-        Row even = {}, odd = {};
-        for (int r = 0; r < d.rank; r += 2) {
-          Row q0, q1;
-          __builtin_memcpy(&q0, table + r * kRowsPadded, sizeof q0);
-          __builtin_memcpy(&q1, table + (r + 1) * kRowsPadded, sizeof q1);
-          even += z[r] * q0;
-          odd += z[r + 1] * q1;
-        }
-        even += odd;
-        __builtin_memcpy(products[l], &even, sizeof even);
+        Row sum[4] = {};  // four chains: their latency, not their number, is the cost
+        for (int r = 0; r < d.rank; r += 4)
+          for (int i = 0; i < 4; ++i) {
+            Row row;
+            __builtin_memcpy(&row, table + (r + i) * kRowsPadded, sizeof row);
+            sum[i] += z[r + i] * row;
+          }
+        sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+        __builtin_memcpy(products[l], &sum[0], sizeof sum[0]);
         rows[l] = products[l];
         polys[l] = d.poly + static_cast<long>(node) * kPoly;
         // A cell may be left a little, towards a neighbour, but never through a wall.

@@ -72,7 +72,7 @@ KETY_FN void phi_functions(const Lanes<T, W>& x, Lanes<T, W> phi[6]) {
 template <class T, int W, int E>
 KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* knots) {
   using V = Lanes<T, W>;
-  V g[E] = {}, h[E] = {}, decay[E] = {}, w[E][4] = {}, d[E][4] = {};
+  V g[E] = {}, h[E] = {}, decay[E] = {}, decayed_step[E] = {}, w[E][4] = {}, d[E][4] = {};
   T last = -1;
   for (int i = 0; i < in.count; ++i) {
     const T step = in.step[i];
@@ -86,6 +86,7 @@ KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* kno
         V phi[6];
         phi_functions<T, W>(k[e] * step, phi);
         decay[e] = phi[0];
+        decayed_step[e] = phi[0] * step;
         T power = step;
         for (int m = 0; m < 4; ++m) {
           w[e][m] = power * phi[m + 1];
@@ -96,9 +97,11 @@ KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* kno
     }
     const T* p = in.taylor + 4 * i;
     for (int e = 0; e < E; ++e) {
-      h[e] = decay[e] * (h[e] + step * g[e]) + p[0] * d[e][0] + p[1] * d[e][1] +
-             (p[2] * d[e][2] + p[3] * d[e][3]);
-      g[e] = decay[e] * g[e] + p[0] * w[e][0] + p[1] * w[e][1] + (p[2] * w[e][2] + p[3] * w[e][3]);
+      // What does not wait for g and h comes first, so that each step is one fused operation long.
+      const V from_input_h = (p[0] * d[e][0] + p[1] * d[e][1]) + (p[2] * d[e][2] + p[3] * d[e][3]);
+      const V from_input_g = (p[0] * w[e][0] + p[1] * w[e][1]) + (p[2] * w[e][2] + p[3] * w[e][3]);
+      h[e] = decay[e] * h[e] + (decayed_step[e] * g[e] + from_input_h);
+      g[e] = decay[e] * g[e] + from_input_g;
     }
   }
 }
