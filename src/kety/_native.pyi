@@ -35,6 +35,7 @@ def fit_single(
     r2: NDArray[Any],
     evaluations: NDArray[np.uint16],
     status: NDArray[np.uint8],
+    undetermined: NDArray[np.uint8],
     threads: int,
     instruction_set: str,
 ) -> None: ...

@@ -12,7 +12,7 @@ constexpr int kVisits = 3;      // cells that one refinement may walk through
 constexpr int kMaxBlock = 4096;
 // Squared errors relative to the sum of squares: of the curves in a cell as a rule and at worst,
 // and the residual below which a curve has so little noise that only the worst is safe.
-constexpr float kDictionaryError = 3e-5f, kCleanError = 1e-3f, kClean = 1e-4f;
+constexpr float kCleanError = 1e-3f, kClean = 1e-4f;
 constexpr float kCentreError = 2e-3f;  // of a cell's centre, before refinement
 // Residual at a centre below which noise does not decide, and how much worse a rival may then be.
 constexpr float kFaint = 5e-3f, kFaintRatio = 4.0f;
@@ -114,10 +114,11 @@ KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W,
   for (int b = 0; b < n; ++b) {
     const T* from = static_cast<const T*>(call.curves) + (start + b) * call.voxel_stride;
     T* y = s.y + static_cast<long>(b) * frames;
+    const T scale = static_cast<T>(call.curve_scale);
     if (call.frame_stride == 1)
-      __builtin_memcpy(y, from, sizeof(T) * frames);
+      for (int j = 0; j < frames; ++j) y[j] = scale * from[j];
     else
-      for (int j = 0; j < frames; ++j) y[j] = from[j * call.frame_stride];
+      for (int j = 0; j < frames; ++j) y[j] = scale * from[j * call.frame_stride];
     // Moments about the first sample, so that a high offset costs no precision.
     const T origin = y[0];
     V sum = {}, square = {}, deviation = {};
@@ -573,6 +574,7 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
   using M = Mask<T, W>;
   constexpr int P = kParameters;
   const T nan = static_cast<T>(__builtin_nan(""));
+  const T scale = static_cast<T>(call.curve_scale), scale2 = scale * scale;
   T* par = static_cast<T*>(call.parameters) + start * P;
   T* cov = static_cast<T*>(call.covariance) + start * kPairs;
   T* cost = static_cast<T*>(call.cost) + start;
@@ -599,18 +601,23 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
         cost[o] = r2[o] = nan;
         if (call.baseline) offset[2 * o] = offset[2 * o + 1] = nan;
         call.evaluations[start + b] = 0;
+        call.undetermined[start + b] = 0;
+        // Numbers too large to square leave no cell to start from.
         call.status[start + b] = status[b];
+        if (status[b] == kOutside) call.status[start + b] = kNotFinite;
         continue;
       }
       bool at_bound = false, undetermined = false, gone[P];
       int freed = 0;
+      unsigned missing = 0;
       for (int i = 0; i < P; ++i) {
         const bool loose = is_set<T, W>(lost[i], l), stopped = is_set<T, W>(bound[i], l);
         undetermined |= loose;
         at_bound |= stopped && !problem.fixed[i];
         freed += !problem.fixed[i];
         gone[i] = loose || stopped;
-        par[o * P + i] = loose ? nan : s.p[i * s.tasks + t];
+        par[o * P + i] = s.p[i * s.tasks + t];
+        if (loose) missing |= 1u << i;
       }
       const int spare = call.frames_used - freed - (call.baseline ? 1 : 0);
       const T noise = spare > 0 ? s.cost[t] / static_cast<T>(spare) : nan;
@@ -627,10 +634,11 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
               variance += s.slope[i * s.tasks + t] * s.slope[j * s.tasks + t] *
                           cov[o * kPairs + pair(i, j)] /
                           static_cast<T>(call.weight_sum * call.weight_sum);
-        offset[2 * o] = s.mean[b] + s.offset[t];
-        offset[2 * o + 1] = variance;
+        offset[2 * o] = (s.mean[b] + s.offset[t]) / scale;
+        offset[2 * o + 1] = variance / scale2;
       }
-      cost[o] = s.plain[t];
+      call.undetermined[start + b] = static_cast<unsigned char>(missing);
+      cost[o] = s.plain[t] / scale2;
       r2[o] = 1 - s.plain[t] / s.spread[b];
       const int e = s.evaluations[t];
       call.evaluations[start + b] = static_cast<unsigned short>(e < 65535 ? e : 65535);
@@ -662,7 +670,7 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
       continue;
     }
     // Minima too close to call, for the voxel's noise or the dictionary, are all solved exactly.
-    const float unsure = rest < kClean * square ? kCleanError : kDictionaryError;
+    const float unsure = rest < kClean * square ? kCleanError : call.dictionary_error;
     const float limit = s.candidates[best].miss + call.rival * rest + unsure * square;
     for (int q = i; q < end; ++q)
       if (q == best || s.candidates[q].miss <= limit)

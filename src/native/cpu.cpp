@@ -200,7 +200,8 @@ void fit(nb::list levels, Array<double> times,
          nb::ndarray<const T, nb::ndim<2>, nb::device::cpu> curves, nb::object weights,
          nb::dict dictionary, nb::dict options, nb::object offset, Out<T> parameters,
          Out<T> covariance, Out<T> cost, Out<T> r2, Out<unsigned short> evaluations,
-         Out<unsigned char> status, int threads, const std::string& instruction_set) {
+         Out<unsigned char> status, Out<unsigned char> undetermined, int threads,
+         const std::string& instruction_set) {
   FitCall call = {};
   if (levels.size() != kLevels) throw std::invalid_argument("wrong number of piece levels");
   for (int i = 0; i < kLevels; ++i) {
@@ -238,6 +239,8 @@ void fit(nb::list levels, Array<double> times,
   call.candidate_ratio = nb::cast<float>(options["candidate_ratio"]);
   call.rival = nb::cast<float>(options["rival"]);
   call.enhancement = nb::cast<float>(options["enhancement"]);
+  call.dictionary_error = nb::cast<float>(options["dictionary_error"]);
+  call.curve_scale = nb::cast<double>(options["curve_scale"]);
 
   const size_t m = nb::cast<size_t>(dictionary["delays"]),
                k = nb::cast<size_t>(dictionary["rates"]), r = nb::cast<size_t>(dictionary["rank"]);
@@ -270,7 +273,7 @@ void fit(nb::list levels, Array<double> times,
 
   const size_t n = curves.shape(0);
   if (parameters.size() != 4 * n || covariance.size() != 10 * n || cost.size() != n ||
-      r2.size() != n || evaluations.size() != n || status.size() != n)
+      r2.size() != n || evaluations.size() != n || status.size() != n || undetermined.size() != n)
     throw std::invalid_argument("output arrays do not fit the number of voxels");
   if (call.baseline) {
     auto o = nb::cast<Out<T>>(offset);
@@ -283,6 +286,7 @@ void fit(nb::list levels, Array<double> times,
   call.r2 = r2.data();
   call.evaluations = evaluations.data();
   call.status = status.data();
+  call.undetermined = undetermined.data();
 
   const Engine& engine = engine_named(instruction_set);
   nb::gil_scoped_release release;
@@ -314,10 +318,10 @@ NB_MODULE(_native, module) {
              nb::arg("weights").none(), nb::arg("dictionary"), nb::arg("options"),
              nb::arg("offset").none(), nb::arg("parameters"), nb::arg("covariance"),
              nb::arg("cost"), nb::arg("r2"), nb::arg("evaluations"), nb::arg("status"),
-             nb::arg("threads"), nb::arg("instruction_set"));
+             nb::arg("undetermined"), nb::arg("threads"), nb::arg("instruction_set"));
   module.def("fit_double", &fit<double>, nb::arg("levels"), nb::arg("times"), nb::arg("curves"),
              nb::arg("weights").none(), nb::arg("dictionary"), nb::arg("options"),
              nb::arg("offset").none(), nb::arg("parameters"), nb::arg("covariance"),
              nb::arg("cost"), nb::arg("r2"), nb::arg("evaluations"), nb::arg("status"),
-             nb::arg("threads"), nb::arg("instruction_set"));
+             nb::arg("undetermined"), nb::arg("threads"), nb::arg("instruction_set"));
 }

@@ -81,6 +81,9 @@ KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
     offset = -sum / problem.weight_sum;
     cost += offset * sum;
     unweighted += offset * (T(2) * unweighted_sum + static_cast<T>(problem.frames) * offset);
+    // Of a perfect fit rounding may leave less than nothing.
+    cost = upper(cost, V{});
+    unweighted = upper(unweighted, V{});
     for (int i = 0; i < 4; ++i) {
       g[i] += offset * slope[i];
       for (int m = 0; m <= i; ++m) h[pair(i, m)] -= slope[i] * slope[m] / problem.weight_sum;
@@ -117,9 +120,9 @@ KETY_FN void factorise(Lanes<T, W> m[kPairs], Lanes<T, W> inverse_pivot[kParamet
   }
 }
 
-// The step of bounded least squares: parameters pushed against a bound by the gradient stay there;
-// those that the step would carry over a bound are put on it and the others solved for again.
-// Returns the predicted fall of the cost.
+// The step of bounded least squares, by an active set: parameters pushed against a bound by the
+// gradient stay there; the first that the step would carry over a bound is held on it and the
+// others are solved for again. Returns the predicted fall of the cost.
 template <class T, int W>
 KETY_FN Lanes<T, W> bounded_step(const Problem<T>& problem, const Lanes<T, W> p[kParameters],
                                  const Lanes<T, W> g[kParameters], const Lanes<T, W> h[kPairs],
@@ -139,7 +142,7 @@ KETY_FN Lanes<T, W> bounded_step(const Problem<T>& problem, const Lanes<T, W> p[
     scale[i] = one / root<T, W>(d <= tiny ? one : d);
     step[i] = zero;
   }
-  for (int round = 0; round < P; ++round) {
+  for (int round = 0; round <= P; ++round) {
     V m[kPairs], rhs[P], pivot[P];
     M lost[P];
     for (int i = 0; i < P; ++i) {
@@ -162,16 +165,25 @@ KETY_FN Lanes<T, W> bounded_step(const Problem<T>& problem, const Lanes<T, W> p[
       for (int q = i + 1; q < P; ++q) s -= m[pair(q, i)] * rhs[q];
       rhs[i] = lost[i] ? zero : V(s * pivot[i]);
     }
-    M crossed = zero != zero;
+    // Towards this minimum as far as the first bound, which is then held: the damped quadratic
+    // falls in every round.
+    V length = one, part[P];
     for (int i = 0; i < P; ++i) {
-      const V s = rhs[i] * scale[i];
+      const V s = rhs[i] * scale[i], d = s - step[i];
       const V to_lo = lo[i] - p[i], to_hi = hi[i] - p[i];
       const M below = none_of(held[i]) & (s < to_lo), above = none_of(held[i]) & (s > to_hi);
-      step[i] = held[i] ? step[i] : below ? to_lo : above ? to_hi : s;
-      crossed |= below | above;
-      held[i] |= below | above;
+      rhs[i] = held[i] ? zero : d;
+      part[i] = below ? V((to_lo - step[i]) / d) : above ? V((to_hi - step[i]) / d) : one + one;
+      length = lower(length, part[i]);
     }
-    if (!any<T, W>(crossed)) break;
+    length = upper(length, zero);
+    for (int i = 0; i < P; ++i) {
+      const M first = part[i] <= length;
+      const V edge = rhs[i] < zero ? V(lo[i] - p[i]) : V(hi[i] - p[i]);
+      step[i] = first ? edge : V(step[i] + length * rhs[i]);
+      held[i] |= first;
+    }
+    if (!any<T, W>(length < one)) break;
   }
   V fall = zero;
   for (int i = 0; i < P; ++i) {
@@ -201,7 +213,9 @@ KETY_FN void covariance(const Problem<T>& problem, const Lanes<T, W> p[kParamete
     const T near = i == 3 ? T(1e-5) : T(0);
     bound[i] = (p[i] <= problem.lo[i] + near) | (p[i] >= problem.hi[i] - near);
     if (problem.fixed[i]) bound[i] = zero == zero;
-    lost[i] = none_of(bound[i]) & (d <= tiny);
+    // A rate without its amplitude is undetermined, wherever it stands.
+    lost[i] = d <= tiny;
+    if (problem.fixed[i]) lost[i] = zero != zero;
     out_of[i] = bound[i] | lost[i];
     scale[i] = one / root<T, W>(d <= tiny ? one : d);
     for (int j = 0; j < i; ++j)

@@ -64,11 +64,14 @@ struct FitCall {
   int max_evaluations;
   double ftol, xtol, rounding, xfloor[4];
   float candidate_ratio, rival, enhancement;
+  float dictionary_error;  // squared error of the dictionary's curves, relative to their squares
+  double curve_scale;      // brings the curves to the scale of the input, a power of two
   // results
   void *parameters, *covariance, *cost, *r2;  // T
   void* offset;  // (voxels, 2) of T: fitted constant and its variance; null without baseline
   unsigned short* evaluations;
   unsigned char* status;
+  unsigned char* undetermined;  // bit i: parameter i is not determined
 };
 
 // One instruction set's entry points.

@@ -114,9 +114,9 @@ def fit(
         raise KetyError(f"joint must be None, found {joint!r}")
     if optimizer is not None and not isinstance(optimizer, VarProLM):
         raise KetyError(f"optimizer must be a kety.VarProLM, found {type(optimizer).__name__}")
-    count = available_threads() if threads is None else int(threads)
-    if count < 1:
-        raise KetyError(f"threads must be at least 1, found {threads}")
+    count = available_threads() if threads is None else threads
+    if not isinstance(count, int) or count < 1:
+        raise KetyError(f"threads must be a whole number from 1, found {threads!r}")
     data = np.asarray(curves)
     problem = make_problem(
         times,
@@ -180,7 +180,10 @@ def _chosen_voxels(
     m = np.asarray(mask)
     if m.shape != shape:
         raise KetyError(f"mask has shape {m.shape}, the curves' voxels have {shape}")
-    inside = np.ravel(m, order=order) != 0
+    if m.dtype.kind not in "fiub":
+        raise KetyError(f"mask must be true or false for every voxel, found dtype {m.dtype}")
+    flat = np.ravel(m, order=order)
+    inside = (flat != 0) & (flat == flat)  # NaN is outside
     return None if inside.all() else np.flatnonzero(inside)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kety.fitting.dictionary import build_dictionary
 from kety.fitting.pieces import SERIES_REACH, kernel_pieces
+from kety.fitting.status import Status
 
 if TYPE_CHECKING:
     from kety.fitting.optimizers.varprolm import VarProLM
@@ -29,7 +30,8 @@ class KernelFit:
     """Results of a range of voxels in kernel units.
 
     ``parameters`` (V, 4) and packed lower ``covariance`` (V, 10) of v, a, k, tau; ``cost``, ``r2``,
-    ``evaluations`` and ``status`` (V,); ``baseline`` (V, 2), the fitted constant and its variance.
+    ``evaluations`` and ``status`` (V,); ``undetermined`` (V,), bit i set where the data do not
+    determine parameter i; ``baseline`` (V, 2), the fitted constant and its variance.
     """
 
     parameters: NDArray[np.floating]
@@ -38,6 +40,7 @@ class KernelFit:
     r2: NDArray[np.floating]
     evaluations: NDArray[np.uint16]
     status: NDArray[np.uint8]
+    undetermined: NDArray[np.uint8]
     baseline: NDArray[np.floating] | None
 
 
@@ -59,12 +62,18 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
 
     lo, hi = problem.kernel_bounds()
     end = float(problem.times[-1] - min(lo[3], 0.0))
+    # Input and weights of the order of 1, by powers of two that change no digit: sums of products
+    # then fit float32 in any unit.
+    scale = _power_of_two(float(np.abs(problem.aif.concentration).max()))
+    aif = replace(problem.aif, concentration=problem.aif.concentration / scale)
+    weights = problem.weights
+    if weights is not None:
+        weights = weights / _power_of_two(float(weights.max()))
     # With no rate to fit (Patlak) the series have one term; any positive limit serves.
     top = max(float(hi[2]), 1e-3 * SERIES_REACH)
-    levels = [kernel_pieces(problem.aif, min(top, r), end) for r in (*LEVEL_RATES, np.inf)]
-    weights = problem.weights
+    levels = [kernel_pieces(aif, min(top, r), end) for r in (*LEVEL_RATES, np.inf)]
     dictionary = build_dictionary(
-        problem.aif,
+        aif,
         problem.times,
         weights,
         problem.baseline,
@@ -73,28 +82,31 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
         amplitudes_bounded=problem.amplitudes_bounded,
         threads=problem.threads,
     )
-    single = problem.dtype == np.float32
-    run = _native.fit_single if single else _native.fit_double
-    settings = {
-        "lo": lo.tolist(),
-        "hi": hi.tolist(),
-        "max_evaluations": options.max_evaluations,
-        "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-9),
-        "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-11),
-        "rounding": 1e-13 if single else 1e-31,
-        "xfloor": [s * (1e-6 if single else 1e-12) for s in KERNEL_SCALE],
-        "candidate_ratio": options.candidate_ratio,
-        "rival": options.rival,
-        "enhancement": problem.enhancement_threshold(),
-        "weight_sum": float(len(problem.times) if weights is None else weights.sum()),
-        "frames_used": len(problem.times) if weights is None else int((weights > 0).sum()),
-    }
-    dtype: Any = problem.dtype
-    w = None if weights is None else np.ascontiguousarray(weights, dtype=dtype)
 
-    def solve(curves: NDArray[Any]) -> KernelFit:
+    def settings(single: bool) -> dict[str, Any]:
+        return {
+            "lo": lo.tolist(),
+            "hi": hi.tolist(),
+            "max_evaluations": options.max_evaluations,
+            "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-9),
+            "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-11),
+            "rounding": 1e-13 if single else 1e-31,
+            "xfloor": [s * (1e-6 if single else 1e-12) for s in KERNEL_SCALE],
+            "candidate_ratio": options.candidate_ratio,
+            "rival": options.rival,
+            "enhancement": problem.enhancement_threshold(),
+            "dictionary_error": dictionary["error"],
+            "curve_scale": 1.0 / scale,
+            "weight_sum": float(len(problem.times) if weights is None else weights.sum()),
+            "frames_used": len(problem.times) if weights is None else int((weights > 0).sum()),
+        }
+
+    def run(curves: NDArray[Any], dtype: Any) -> KernelFit:
         count = len(curves)
-        block = curves if curves.dtype == dtype else curves.astype(dtype)
+        single = dtype == np.float32
+        if curves.dtype != dtype:
+            with np.errstate(over="ignore"):  # too large for the precision: found not finite
+                curves = curves.astype(dtype)
         result = KernelFit(
             np.empty((count, 4), dtype),
             np.empty((count, 10), dtype),
@@ -102,15 +114,17 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
             np.empty(count, dtype),
             np.empty(count, np.uint16),
             np.empty(count, np.uint8),
+            np.empty(count, np.uint8),
             np.empty((count, 2), dtype) if problem.baseline else None,
         )
-        run(
+        solver = _native.fit_single if single else _native.fit_double
+        solver(
             levels,
             problem.times,
-            block,
-            w,
+            curves,
+            None if weights is None else np.ascontiguousarray(weights, dtype=dtype),
             dictionary,
-            settings,
+            settings(single),
             result.baseline,
             result.parameters,
             result.covariance,
@@ -118,9 +132,34 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
             result.r2,
             result.evaluations,
             result.status,
+            result.undetermined,
             problem.threads,
             options.instruction_set,
         )
         return result
 
+    def solve(curves: NDArray[Any]) -> KernelFit:
+        result = run(curves, problem.dtype)
+        if problem.dtype == np.float32:
+            # Whether a parameter is determined is a matter of cancellation: float64 decides.
+            unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
+            if len(unsure):
+                _replace(result, unsure, run(curves[unsure], np.float64))
+        return result
+
     return solve
+
+
+def _power_of_two(x: float) -> float:
+    return float(2.0 ** np.round(np.log2(x)))
+
+
+def _replace(result: KernelFit, where: NDArray[np.intp], other: KernelFit) -> None:
+    """Put the results of `other` in the places `where`; evaluations add up."""
+    for f in fields(KernelFit):
+        target, source = getattr(result, f.name), getattr(other, f.name)
+        if f.name == "evaluations":
+            total = target[where].astype(np.int64) + source
+            target[where] = np.minimum(total, np.iinfo(target.dtype).max)
+        elif target is not None:
+            target[where] = source

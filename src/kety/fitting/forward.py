@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from kety.inputs import InputFunction
 
 
+def as_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Real numbers as float64; `KetyError` for anything else."""
+    a = np.asarray(values)
+    if a.dtype.kind not in "fiub":
+        raise KetyError(f"{name} must be real numbers, found {a.dtype} ({values!r:.60})")
+    return np.ascontiguousarray(a, dtype=np.float64)
+
+
 def checked_times(times: ArrayLike) -> NDArray[np.float64]:
     """Frame times (T,) s as float64.
 
@@ -24,7 +32,7 @@ def checked_times(times: ArrayLike) -> NDArray[np.float64]:
     KetyError
         If they are not one finite, strictly increasing row.
     """
-    t = np.ascontiguousarray(times, dtype=np.float64)
+    t = as_numbers("times", times)
     if t.ndim != 1 or t.size == 0:
         raise KetyError(f"times must be one row of frame times in s, found shape {t.shape}")
     if not np.isfinite(t).all():
@@ -127,6 +135,8 @@ def simulate_curves(
         For unknown or missing parameters, shapes that do not agree, or times not increasing.
     """
     record = get_model(model)
+    if dtype not in ("float32", "float64"):
+        raise KetyError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
     t = checked_times(times)
     given: dict[str, Any] = {"delay": 0.0, **parameters}
     unknown = sorted(set(given) - set(record.names))

@@ -51,7 +51,11 @@ def store(
     for p in model.parameters:
         slot = ROLES.index(p.role)
         factor = dtype(1.0 / p.kernel_factor(aif))
-        values[p.name] = result.parameters[:, slot] * factor
+        # The factor's rounding must not carry a value over its bound.
+        lo, hi = (dtype(b) for b in problem.bounds[p.name])
+        value = np.clip(result.parameters[:, slot] * factor, lo, hi)
+        value[(result.undetermined >> slot) & 1 == 1] = np.nan
+        values[p.name] = value
         slots[p.name] = (slot, factor)
 
     def covariance(a: str, b: str) -> NDArray[Any]:
@@ -82,7 +86,7 @@ def store(
         maps["baseline"][part] = result.baseline[:, 0]
         maps["baseline_se"][part] = np.sqrt(result.baseline[:, 1])
     if curves is not None:
-        kernel = np.nan_to_num(result.parameters, nan=0.0)
+        kernel = np.nan_to_num(result.parameters, nan=0.0)  # NaN: voxels that were not fitted
         model_curves, _ = kernel_curves(
             aif, problem.times, kernel, dtype=str(problem.dtype), threads=problem.threads
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fitting.forward import check_coverage, checked_times
+from kety.fitting.forward import as_numbers, check_coverage, checked_times
 from kety.models import ROLES, Model, get_model
 
 if TYPE_CHECKING:
@@ -122,33 +122,52 @@ def make_problem(
                 f"{record.name} has {', '.join(record.names)}"
             )
         chosen[name] = _checked_bounds(name, pair, record)
-    if delay is not True:
-        at = 0.0 if delay is False else float(delay)
+    if isinstance(delay, bool | np.bool_):
+        at = None if delay else 0.0
+    else:
+        at = _number("delay", delay, "True, False or a number of s")
+    if at is not None:
         if not np.isfinite(at):
             raise KetyError(f"delay must be True, False or a number of s, found {delay!r}")
         if "delay" in given:
             raise KetyError(f"delay={delay!r} fixes the delay, but bounds for it are given too")
         chosen["delay"] = (at, at)
     free = sum(hi > lo for lo, hi in chosen.values()) + bool(baseline)
-    if len(t) < free + 1:
+    w = _checked_weights(weights, len(t))
+    used = len(t) if w is None else int((w > 0).sum())
+    if used < free + 1:
         raise KetyError(
-            f"{len(t)} frames cannot determine the {free} free parameters of {record.name}; "
+            f"{used} frames{'' if w is None else ' of weight above 0'} cannot determine the "
+            f"{free} free parameters of {record.name}; "
             f"at least {free + 1} frames are needed"
         )
     check_coverage(aif, t, float(t[-1] - max(chosen["delay"][0], 0.0)))
+    if aif.times[0] + chosen["delay"][0] >= t[-1]:
+        raise KetyError(
+            f"the input function begins at {aif.times[0]:g} s and the delay is at least "
+            f"{chosen['delay'][0]:g} s, so no frame up to {t[-1]:g} s can see it; check the times "
+            "of input and series"
+        )
     amplitudes = {p.name for p in record.parameters if p.role in ("v", "a")}
     return Problem(
         record,
         aif,
         t,
         chosen,
-        _checked_weights(weights, len(t)),
+        w,
         np.dtype(dtype),
         threads,
         bool(amplitudes & set(given)),
         find_enhancing,
         baseline,
     )
+
+
+def _number(name: str, value: Any, expected: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise KetyError(f"{name} must be {expected}, found {value!r}") from None
 
 
 def _checked_bounds(name: str, pair: tuple[float, float], model: Model) -> tuple[float, float]:
@@ -169,7 +188,7 @@ def _checked_bounds(name: str, pair: tuple[float, float], model: Model) -> tuple
 def _checked_weights(weights: ArrayLike | None, frames: int) -> NDArray[np.float64] | None:
     if weights is None:
         return None
-    w = np.ascontiguousarray(weights, dtype=np.float64)
+    w = as_numbers("weights", weights)
     if w.shape != (frames,):
         raise KetyError(
             f"weights must be one number for each of the {frames} frames, found shape {w.shape}"

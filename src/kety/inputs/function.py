@@ -143,8 +143,8 @@ class InputFunction:
     def to_csv(self, path: str | os.PathLike[str], *, unit: str = "") -> None:
         """Write the samples, times in s, to a CSV file that :meth:`from_csv` reads back exactly.
 
-        The header names the site and, where given, the unit (``"HU"``, ``"mM"``); a comment line keeps hematocrit and interpolation. The file
-        appears under its name only when complete.
+        The header names the site and, where given, the unit (``"HU"``, ``"mM"``); a comment line
+        keeps hematocrit and interpolation. The file appears under its name only when complete.
 
         Raises
         ------

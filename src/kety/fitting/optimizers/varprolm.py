@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kety.errors import KetyError
+
 
 @dataclass(frozen=True)
 class VarProLM:
@@ -32,3 +34,14 @@ class VarProLM:
     candidate_ratio: float = 1.15
     rival: float = 1e-3
     instruction_set: str = ""
+
+    def __post_init__(self) -> None:
+        n = self.max_evaluations
+        if not isinstance(n, int) or n < 1:
+            raise KetyError(f"max_evaluations must be a whole number from 1, found {n!r}")
+        for name in ("ftol", "xtol", "candidate_ratio", "rival"):
+            value = getattr(self, name)
+            if value is None and name in ("ftol", "xtol"):
+                continue
+            if not isinstance(value, int | float) or not value >= 0:
+                raise KetyError(f"{name} must be a number not below 0, found {value!r}")
