@@ -8,7 +8,9 @@
 namespace KETY_NS {
 
 constexpr int kCandidates = 8;  // cells refined for one voxel
-constexpr int kVisits = 3;      // cells that one refinement may walk through
+constexpr int kRateStarts = 4;  // rates tried again beside the best cell, in clean data
+constexpr int kRepeats = (2 + kRateStarts) * kCandidates;  // further climbs of one voxel
+constexpr int kVisits = 3;  // cells that one refinement may walk through
 constexpr int kMaxBlock = 4096;
 // Squared errors relative to the sum of squares: of the curves in a cell as a rule and at worst,
 // and the residual below which a curve has so little noise that only the worst is safe.
@@ -58,7 +60,7 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
   long block = (1L << 20) / (static_cast<long>(sizeof(T)) * call.frames);
   block = block < 256 ? 256 : block > kMaxBlock ? kMaxBlock : block / 64 * 64;
   s.block = static_cast<int>(block);
-  s.tasks = 3 * kCandidates * s.block;
+  s.tasks = (kCandidates + kRepeats) * s.block;
   for (int pass = 0; pass < 2; ++pass) {
     long used = 0;
     auto take = [&]<class E>(E*& p, long n) {
@@ -74,10 +76,10 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
     take(s.arg, static_cast<long>(call.delays) * F);
     take(s.knots, 2L * call.pieces);
     take(s.candidates, static_cast<long>(s.block) * kCandidates);
-    take(s.repeats, 2L * s.block * kCandidates);
-    take(s.origin, 2L * s.block * kCandidates);
-    take(s.order, 3L * s.block * kCandidates);
-    take(s.sorted, 2L * s.block * kCandidates);
+    take(s.repeats, static_cast<long>(kRepeats) * s.block);
+    take(s.origin, static_cast<long>(kRepeats) * s.block);
+    take(s.order, s.tasks);
+    take(s.sorted, s.tasks);
     take(s.node_count, static_cast<long>(call.delays) * call.rates + 1);
     take(s.queue, n);
     take(s.p, kParameters * n);
@@ -383,6 +385,11 @@ KETY_STAGE int look_again(const Dictionary& d, int count, Scratch<T, W, F>& s) {
       again.x = half > 0 ? (c.k - d.rate_centre[c.rate]) / half : 0.0f;
       // A vascular term fills the early samples, so the peak with one lies at a later delay.
       again.y = empty ? 0.8f : c.tau < d.delay_centre[c.delay] ? 0.6f : -0.6f;
+      if (empty)
+        while (!walled(d, again.delay) && d.delay_centre[again.delay] < c.tau + d.later) {
+          ++again.delay;
+          again.y = 0;
+        }
       if (!clean || q == best) continue;
       // And from the rate of the best cell, which another delay may share.
       Candidate& beside = s.repeats[repeats];
@@ -392,6 +399,16 @@ KETY_STAGE int look_again(const Dictionary& d, int count, Scratch<T, W, F>& s) {
       const float best_half = d.rate_half[beside.rate];
       beside.x = best_half > 0 ? (beside.k - d.rate_centre[beside.rate]) / best_half : 0.0f;
       beside.y = 0;
+      const int apart = d.band[c.delay] - d.band[s.candidates[best].delay];
+      if (apart < -1 || apart > 1) continue;
+      // Next to the best, from rates all over their range.
+      for (int i2 = 1; i2 <= kRateStarts; ++i2) {
+        Candidate& other = s.repeats[repeats];
+        s.origin[repeats++] = q;
+        other = beside;
+        other.rate = d.rates * i2 / (kRateStarts + 1);
+        other.x = 0;
+      }
     }
   }
   refine<T, W, F>(d, s.repeats, repeats, s);
@@ -520,6 +537,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
           return v;
         }();
         const V floor = ftol * cost + static_cast<T>(call.rounding) * square;
+        const V nothing = floor + T(1e3) * static_cast<T>(call.rounding) * square;
         M small = zero == zero;
         for (int i = 0; i < P; ++i) {
           const V size = step[i] < zero ? V(-step[i]) : step[i];
@@ -542,7 +560,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
             const T move = low - at;
             const bool empty = i < 2 && get<T, W>(h[pair(i, i)], l) * move * move +
                                                 2 * __builtin_fabs(get<T, W>(g[i], l) * move) <=
-                                            10 * get<T, W>(floor, l);
+                                            10 * get<T, W>(nothing, l);
             s.p[i * n + t] = finished && empty                            ? low
                              : finished && take && is_set<T, W>(small, l) ? to
                                                                           : at;
@@ -550,8 +568,14 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
             s.g[i * n + t] = get<T, W>(g[i], l);
           }
           for (int i = 0; i < kPairs; ++i) s.h[i * n + t] = get<T, W>(h[i], l);
-          s.cost[t] = get<T, W>(cost, l);
-          s.plain[t] = get<T, W>(plain, l);
+          // The last step is taken without another evaluation; its fall is known well enough.
+          T left = get<T, W>(cost, l), share = 1;
+          if (finished && take && is_set<T, W>(small, l) && left > 0) {
+            share = 1 - get<T, W>(fall, l) / left;
+            share = share > 0 ? share : T(0);
+          }
+          s.cost[t] = share * left;
+          s.plain[t] = share * get<T, W>(plain, l);
           s.offset[t] = get<T, W>(offset, l);
           if (!Plain && is_set<T, W>(accept, l))
             for (int i = 0; i < P; ++i) s.slope[i * n + t] = get<T, W>(now.slope[i], l);

@@ -269,6 +269,7 @@ void fit(nb::list levels, Array<double> times,
   call.poly = checked<float>(dictionary, "poly", m * k * kPolySize);
   call.basis = checked<float>(dictionary, "basis", times.size() * r);
   call.use_v = nb::cast<bool>(dictionary["use_v"]);
+  call.later = nb::cast<float>(dictionary["later"]);
   call.plain = nb::cast<bool>(dictionary["plain"]);
 
   const size_t n = curves.shape(0);

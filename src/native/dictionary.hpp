@@ -36,6 +36,7 @@ struct Dictionary {
   const float* poly;      // (delays, rates, kPoly)
   const float* basis;     // (frames, rank), weights folded in
   float lo_v, hi_v, lo_a, hi_a;
+  float later;        // s, by which a vascular term usually shifts the best delay
   bool use_v, plain;  // plain: amplitudes bounded by 0 alone as far as the scan goes
 };
 

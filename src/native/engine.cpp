@@ -121,6 +121,7 @@ void fit_range(const FitCall& call, long begin, long end) {
   d.lo_a = static_cast<float>(call.lo[1]);
   d.hi_a = static_cast<float>(call.hi[1]);
   d.use_v = call.use_v;
+  d.later = call.later;
   d.plain = call.plain;
   Scratch<T, W, F> scratch = make_scratch<T, W, F>(call);
   for (long v = begin; v < end; v += scratch.block) {

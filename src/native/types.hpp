@@ -60,6 +60,7 @@ struct FitCall {
   const int* band;
   const float *c_unit, *c_norm, *g_unit, *g_along, *g_across, *table, *curves_table, *poly, *basis;
   bool use_v, plain;
+  float later;
   // options
   int max_evaluations;
   double ftol, xtol, rounding, xfloor[4];

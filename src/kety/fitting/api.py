@@ -116,7 +116,7 @@ def fit(
         raise KetyError(f"optimizer must be a kety.VarProLM, found {type(optimizer).__name__}")
     count = available_threads() if threads is None else threads
     if not isinstance(count, int) or count < 1:
-        raise KetyError(f"threads must be a whole number from 1, found {threads!r}")
+        raise KetyError(f"threads must be a whole number, at least 1, found {threads!r}")
     data = np.asarray(curves)
     problem = make_problem(
         times,

@@ -29,6 +29,9 @@ _SMALLEST_ERROR, _LARGEST_ERROR = 3e-5, 1e-3
 RANK_TOLERANCE = 2e-4
 MAX_WALLS = 24
 WALL_WIDTH = 4e-6  # relative to the wall's delay: a few steps of float32
+BEND_WIDTH = 0.02  # s, over which a bend is looked for
+SHARP_BEND = 0.02  # 1/s, change of slope relative to the peak
+SAME_WALL = 0.03  # s
 RATE_SCALE = 0.01  # 1/s: cells are uniform in log(1 + k / RATE_SCALE)
 RATE_SPACING = 0.3
 
@@ -42,6 +45,53 @@ def _width_of_bolus(aif: InputFunction) -> float:
     left = below[below < top].max(initial=0)
     right = below[below > top].min(initial=len(fine) - 1)
     return float(fine[right] - fine[left])
+
+
+def _cell_width(aif: InputFunction) -> float:
+    """Width of a delay cell that cubic Taylor polynomials bridge, s.
+
+    An eighth of the bolus, or a third of the time scale of its sharpest turn if that is less.
+    """
+    h = 0.5
+    t = np.arange(aif.times[0] + h, aif.times[-1] - h, 0.5 * h)
+    turn = np.abs(aif(t + h) - 2 * aif(t) + aif(t - h)).max(initial=0.0) / h**2
+    scale = np.sqrt(np.abs(aif.concentration).max() / turn) if turn > 0 else np.inf
+    return float(min(_width_of_bolus(aif) / 8, scale / 3))
+
+
+def _walls(
+    aif: InputFunction, times: NDArray[np.float64], lo: float, hi: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Delays at which a frame meets a jump or a sharp bend of the input, and which are jumps.
+
+    The sum of squares jumps or bends there. The strongest `MAX_WALLS` are kept.
+    """
+    knots = aif.times
+    slope = np.diff(aif(np.stack([knots - BEND_WIDTH, knots, knots + BEND_WIDTH])), axis=0)
+    bend = np.abs(slope[1] - slope[0]) / BEND_WIDTH
+    bend[-1] = 0.0
+    peak = np.abs(aif.concentration).max()
+    strength = np.where(bend > SHARP_BEND * peak, bend, 0.0)
+    jumps = abs(aif.concentration[0]) > 1e-3 * np.abs(aif.concentration).max()
+    if jumps:
+        strength[0] = np.inf
+    sharp = np.flatnonzero(strength)
+    delays = (times[:, None] - knots[sharp]).ravel()
+    weight = np.broadcast_to(strength[sharp], (len(times), len(sharp))).ravel()
+    inside = (delays >= lo) & (delays < hi)
+    order = np.lexsort((-weight[inside], delays[inside]))
+    delays, weight = delays[inside][order], weight[inside][order]
+    if len(delays) == 0:
+        return np.array([]), np.array([], dtype=bool)
+    # Those that nearly coincide are one wall, at the strongest of them.
+    group = np.concatenate([[0], np.cumsum(np.diff(delays) > SAME_WALL)])
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    total = np.add.reduceat(weight, first)
+    place = np.array([delays[group == g][np.argmax(weight[group == g])] for g in range(len(first))])
+    kept = np.sort(np.argsort(-total, kind="stable")[:MAX_WALLS])
+    # A bend at the very bound needs no wall; a jump there leaves the bound a cell of its own.
+    kept = kept[(place[kept] > lo) | np.isinf(total[kept])]
+    return place[kept], np.isinf(total[kept])
 
 
 def delay_cells(
@@ -58,15 +108,10 @@ def delay_cells(
     """
     if hi <= lo:
         return np.array([[lo, lo]]), np.array([[lo, lo]])
-    walls = np.array([])
-    if abs(aif.concentration[0]) > 1e-3 * np.abs(aif.concentration).max():
-        walls = times - aif.times[0]
-        walls = walls[(walls >= lo) & (walls < hi)]  # one at lo makes that delay a cell of its own
-        if len(walls) > MAX_WALLS:  # narrower than any cell: nothing to gain from them
-            walls = np.array([])
-    widest = float(np.clip(_width_of_bolus(aif) / 8, (hi - lo) / 40, (hi - lo) / 8))
-    # At a wall itself the frame still sees the input; the far side begins just beyond it.
-    beyond = walls + WALL_WIDTH * np.maximum(1.0, np.abs(walls))
+    walls, jump = _walls(aif, times, lo, hi)
+    widest = float(np.clip(_cell_width(aif), (hi - lo) / 40, (hi - lo) / 8))
+    # At a jump itself the frame still sees the input; the far side begins just beyond it.
+    beyond = walls + np.where(jump, WALL_WIDTH * np.maximum(1.0, np.abs(walls)), 0.0)
     cells: list[tuple[float, float]] = []
     bands: list[tuple[float, float]] = []
     for a, b in zip(np.append(lo, beyond), np.append(walls, hi), strict=True):
@@ -207,6 +252,7 @@ def build_dictionary(
         "curves": np.ascontiguousarray(low, dtype=f32),
         "poly": _gram_polynomials(low, _native.GRAM_DEGREE).astype(f32),
         "basis": np.ascontiguousarray(basis, dtype=f32),
+        "later": 0.25 * _width_of_bolus(aif),
         "error": _squared_error(low, bands, use_v),
         "use_v": use_v,
         "plain": not amplitudes_bounded,

@@ -108,6 +108,10 @@ def make_problem(
     if dtype not in ("float32", "float64"):
         raise KetyError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
     chosen = {p.name: p.bounds for p in record.parameters}
+    if bounds is not None and not isinstance(bounds, Mapping):
+        raise KetyError(
+            f"bounds must map parameters to (lower, upper), found {type(bounds).__name__}"
+        )
     given = dict(bounds or {})
     derived = {d.name: d.of for d in record.derived}
     for name, pair in given.items():
