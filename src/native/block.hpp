@@ -568,17 +568,20 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
             s.g[i * n + t] = get<T, W>(g[i], l);
           }
           for (int i = 0; i < kPairs; ++i) s.h[i * n + t] = get<T, W>(h[i], l);
+          s.offset[t] = get<T, W>(offset, l);
+          if (!Plain && is_set<T, W>(accept, l))
+            for (int i = 0; i < P; ++i) s.slope[i * n + t] = get<T, W>(now.slope[i], l);
           // The last step is taken without another evaluation; its fall is known well enough.
           T left = get<T, W>(cost, l), share = 1;
           if (finished && take && is_set<T, W>(small, l) && left > 0) {
             share = 1 - get<T, W>(fall, l) / left;
             share = share > 0 ? share : T(0);
           }
+          if (!Plain && problem.baseline && share < 1)
+            for (int i = 0; i < P; ++i)
+              s.offset[t] -= s.slope[i * n + t] * get<T, W>(step[i], l) / problem.weight_sum;
           s.cost[t] = share * left;
           s.plain[t] = share * get<T, W>(plain, l);
-          s.offset[t] = get<T, W>(offset, l);
-          if (!Plain && is_set<T, W>(accept, l))
-            for (int i = 0; i < P; ++i) s.slope[i * n + t] = get<T, W>(now.slope[i], l);
           s.damping[t] = get<T, W>(damping, l);
           s.fall[t] = get<T, W>(fall, l);
           s.evaluations[t]++;

@@ -21,9 +21,9 @@ struct Dictionary {
   int delays, rates, rank, scan_rank;  // the scan uses the leading basis curves only
   const float* delay_centre;           // (delays) s
   const float* delay_half;
-  const double* band_lo;  // (delays) s, walls between which the cell lies
+  const double* band_lo;  // (delays) s, jumps between which the cell lies
   const double* band_hi;
-  const int* band;           // (delays) number of that stretch
+  const int* band;           // (delays) number of its stretch between walls, jumps and sharp bends
   const float* rate_centre;  // (rates) 1/s
   const float* rate_half;
   const float* c_unit;    // (delays, rank) unit vector along c

@@ -213,8 +213,10 @@ KETY_FN void covariance(const Problem<T>& problem, const Lanes<T, W> p[kParamete
     const T near = i == 3 ? T(1e-5) : T(0);
     bound[i] = (p[i] <= problem.lo[i] + near) | (p[i] >= problem.hi[i] - near);
     if (problem.fixed[i]) bound[i] = zero == zero;
-    // A rate without its amplitude is undetermined, wherever it stands.
+    // A rate without its amplitude is undetermined, wherever it stands; so is a delay of nothing.
     lost[i] = d <= tiny;
+    if (i == 2) lost[i] |= p[1] == zero;
+    if (i == 3) lost[i] |= (p[0] == zero) & (p[1] == zero);
     if (problem.fixed[i]) lost[i] = zero != zero;
     out_of[i] = bound[i] | lost[i];
     scale[i] = one / root<T, W>(d <= tiny ? one : d);

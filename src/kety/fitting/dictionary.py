@@ -31,6 +31,7 @@ MAX_WALLS = 24
 WALL_WIDTH = 4e-6  # relative to the wall's delay: a few steps of float32
 BEND_WIDTH = 0.02  # s, over which a bend is looked for
 SHARP_BEND = 0.02  # 1/s, change of slope relative to the peak
+SMALLEST_JUMP = 5e-3  # of the input at its first sample, relative to the peak
 SAME_WALL = 0.03  # s
 RATE_SCALE = 0.01  # 1/s: cells are uniform in log(1 + k / RATE_SCALE)
 RATE_SPACING = 0.3
@@ -71,13 +72,14 @@ def _walls(
     bend = np.abs(slope[1] - slope[0]) / BEND_WIDTH
     bend[-1] = 0.0
     peak = np.abs(aif.concentration).max()
-    strength = np.where(bend > SHARP_BEND * peak, bend, 0.0)
-    jumps = abs(aif.concentration[0]) > 1e-3 * np.abs(aif.concentration).max()
-    if jumps:
+    # In a noisy input every sample bends; walls are for the few that stand out.
+    sharp = max(SHARP_BEND * peak, 8 * float(np.median(bend)))
+    strength = np.where(bend > sharp, bend, 0.0)
+    if abs(aif.concentration[0]) > SMALLEST_JUMP * peak:
         strength[0] = np.inf
-    sharp = np.flatnonzero(strength)
-    delays = (times[:, None] - knots[sharp]).ravel()
-    weight = np.broadcast_to(strength[sharp], (len(times), len(sharp))).ravel()
+    bent = np.flatnonzero(strength)
+    delays = (times[:, None] - knots[bent]).ravel()
+    weight = np.broadcast_to(strength[bent], (len(times), len(bent))).ravel()
     inside = (delays >= lo) & (delays < hi)
     order = np.lexsort((-weight[inside], delays[inside]))
     delays, weight = delays[inside][order], weight[inside][order]
@@ -96,30 +98,38 @@ def _walls(
 
 def delay_cells(
     aif: InputFunction, times: NDArray[np.float64], lo: float, hi: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
     """Delay cells and the walls around them.
 
     Returns
     -------
     cells : (n, 2) array
         Lower and upper edge of each cell, s.
-    bands : (n, 2) array
-        The stretch between walls in which each cell lies, s.
+    stretch : (n,) array
+        Number of the stretch between walls in which each cell lies.
+    band : (n, 2) array
+        What the exact solver may cross from there, s: everything up to the next jump.
     """
     if hi <= lo:
-        return np.array([[lo, lo]]), np.array([[lo, lo]])
+        only = np.array([[lo, lo]])
+        return only, np.zeros(1, np.int32), only
     walls, jump = _walls(aif, times, lo, hi)
     widest = float(np.clip(_cell_width(aif), (hi - lo) / 40, (hi - lo) / 8))
     # At a jump itself the frame still sees the input; the far side begins just beyond it.
     beyond = walls + np.where(jump, WALL_WIDTH * np.maximum(1.0, np.abs(walls)), 0.0)
+    lower, upper = np.append(lo, beyond), np.append(walls, hi)
+    first, last = np.append(lo, beyond[jump]), np.append(walls[jump], hi)
     cells: list[tuple[float, float]] = []
-    bands: list[tuple[float, float]] = []
-    for a, b in zip(np.append(lo, beyond), np.append(walls, hi), strict=True):
+    stretch: list[int] = []
+    band: list[tuple[float, float]] = []
+    for i, (a, b) in enumerate(zip(lower, upper, strict=True)):
         parts = max(1, int(np.ceil((b - a) / widest - 1e-4)))
         edges = a + (b - a) * np.arange(parts + 1) / parts
         cells.extend(pairwise(edges))
-        bands.extend([(a, b)] * parts)
-    return np.array(cells), np.array(bands)
+        stretch.extend([i] * parts)
+        within = int(np.searchsorted(last, b))
+        band.extend([(first[within], last[within])] * parts)
+    return np.array(cells), np.array(stretch, np.int32), np.array(band)
 
 
 def rate_cells(lo: float, hi: float) -> NDArray[np.float64]:
@@ -184,7 +194,7 @@ def build_dictionary(
     """
     from kety import _native
 
-    delays, bands = delay_cells(aif, times, lo[3], hi[3])
+    delays, stretch, band = delay_cells(aif, times, lo[3], hi[3])
     rates = rate_cells(lo[2], hi[2])
     delay_centre, delay_half = delays.mean(axis=1), 0.5 * np.diff(delays)[:, 0]
     rate_centre, rate_half = 0.5 * (rates[1:] + rates[:-1]), 0.5 * np.diff(rates)
@@ -238,9 +248,9 @@ def build_dictionary(
         "scan_rank": scan_rank,
         "delay_centre": delay_centre.astype(f32),
         "delay_half": delay_half.astype(f32),
-        "band_lo": np.ascontiguousarray(bands[:, 0]),
-        "band_hi": np.ascontiguousarray(bands[:, 1]),
-        "band": np.cumsum(np.diff(bands[:, 0], prepend=bands[0, 0]) != 0).astype(np.int32),
+        "band_lo": np.ascontiguousarray(band[:, 0]),
+        "band_hi": np.ascontiguousarray(band[:, 1]),
+        "band": stretch,
         "rate_centre": rate_centre.astype(f32),
         "rate_half": rate_half.astype(f32),
         "c_unit": c_unit.astype(f32),
@@ -253,13 +263,13 @@ def build_dictionary(
         "poly": _gram_polynomials(low, _native.GRAM_DEGREE).astype(f32),
         "basis": np.ascontiguousarray(basis, dtype=f32),
         "later": 0.25 * _width_of_bolus(aif),
-        "error": _squared_error(low, bands, use_v),
+        "error": _squared_error(low, stretch, use_v),
         "use_v": use_v,
         "plain": not amplitudes_bounded,
     }
 
 
-def _squared_error(low: NDArray[np.float64], bands: NDArray[np.float64], use_v: bool) -> float:
+def _squared_error(low: NDArray[np.float64], stretch: NDArray[np.int32], use_v: bool) -> float:
     """Squared error of the cells' curves relative to their squares.
 
     Where two cells meet their curves should too: half the gap is the error of each. Smooth inputs
@@ -277,7 +287,7 @@ def _squared_error(low: NDArray[np.float64], bands: NDArray[np.float64], use_v: 
             upper = part[:, :, along].sum(axis=2)
             lower = (part[:, :, along] * (-1.0) ** np.array(degree)[:, None]).sum(axis=2)
             if axis == 0:
-                same = bands[1:, 0] == bands[:-1, 0]
+                same = stretch[1:] == stretch[:-1]
                 a, b = upper[:-1][same], lower[1:][same]
             else:
                 a, b = upper[:, :-1], lower[:, 1:]
