@@ -11,7 +11,7 @@ constexpr int kCandidates = 8;  // cells refined for one voxel
 constexpr int kRateStarts = 4;  // rates tried again beside the best cell, in clean data
 constexpr int kRepeats = (2 + kRateStarts) * kCandidates;  // further climbs of one voxel
 constexpr int kVisits = 3;  // cells that one refinement may walk through
-constexpr int kMaxBlock = 4096;
+constexpr int kMaxBlock = 2048;
 // Squared errors relative to the sum of squares: of the curves in a cell as a rule and at worst,
 // and the residual below which a curve has so little noise that only the worst is safe.
 constexpr float kCleanError = 1e-3f, kClean = 1e-4f;

@@ -38,7 +38,7 @@ class Problem:
         float32 or float64.
     threads : int
     amplitudes_bounded : bool
-        The caller bounds an amplitude, so the search for the start must respect it too.
+        An amplitude is bounded tightly, so the search for the start must respect it too.
     find_enhancing : bool
         Voxels that the model explains no better than noise are marked instead of fitted.
     baseline : bool
@@ -152,7 +152,6 @@ def make_problem(
             f"{chosen['delay'][0]:g} s, so no frame up to {t[-1]:g} s can see it; check the times "
             "of input and series"
         )
-    amplitudes = {p.name for p in record.parameters if p.role in ("v", "a")}
     return Problem(
         record,
         aif,
@@ -161,7 +160,11 @@ def make_problem(
         w,
         np.dtype(dtype),
         threads,
-        bool(amplitudes & set(given)),
+        # Wide bounds, like the default ones, hardly ever decide which start is best.
+        any(
+            p.role in ("v", "a") and (chosen[p.name][0] > 0 or chosen[p.name][1] < p.bounds[1] / 3)
+            for p in record.parameters
+        ),
         find_enhancing,
         baseline,
     )
