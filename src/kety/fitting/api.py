@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,16 +145,29 @@ def fit(
     report = _reporter(progress, total)
     interrupted = False
     done = 0
-    try:
-        for part in _blocks(total, chosen):
-            block = voxels[part]
-            result = solve(block)
-            store(flat, part, problem, result, block if fitted else None)
-            done += len(block)
-            report(done, total)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
+    # One block's maps are made while the next block is solved.
+    with ThreadPoolExecutor(max_workers=1) as finisher:
+        pending: tuple[int, Future[None]] | None = None
+        try:
+            for part in _blocks(total, chosen):
+                block = voxels[part]
+                result = solve(block)
+                if pending is not None:
+                    count, future = pending
+                    pending = None
+                    future.result()
+                    done += count
+                    report(done, total)
+                curves_kept = block if fitted else None
+                future = finisher.submit(store, flat, part, problem, result, curves_kept)
+                pending = len(block), future
+        except KeyboardInterrupt:
+            interrupted = True
+        if pending is not None:
+            pending[1].result()
+            done += pending[0]
+            with suppress(KeyboardInterrupt):
+                report(done, total)
         report(-1, total)
     return to_dataset(problem, flat, shape, order, interrupted, done, options)
 
