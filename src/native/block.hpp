@@ -15,7 +15,8 @@ constexpr int kMaxBlock = 2048;
 // Squared errors relative to the sum of squares: of the curves in a cell as a rule and at worst,
 // and the residual below which a curve has so little noise that only the worst is safe.
 constexpr float kCleanError = 1e-3f, kClean = 1e-4f;
-constexpr float kCentreError = 2e-3f;  // of a cell's centre, before refinement
+constexpr float kCentreError = 2e-3f;                   // of a cell's centre, before refinement
+constexpr float kBoundedRatio = 2.0f, kPressed = 0.03f;  // the same where amplitudes are bounded
 // Residual at a centre below which noise does not decide, and how much worse a rival may then be.
 constexpr float kFaint = 5e-3f, kFaintRatio = 4.0f;
 constexpr int kBins = 1024;  // of the delay, to bring like voxels together
@@ -218,7 +219,8 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
       set<float, F>(square, l, static_cast<float>(s.square[b0 + l]));
     const V left = square - top;
     const I faint = left <= kFaint * square;
-    const V ratio = faint ? V{} + kFaintRatio : V{} + call.candidate_ratio;
+    const V ratio =
+        faint ? V{} + kFaintRatio : V{} + (d.plain ? call.candidate_ratio : kBoundedRatio);
     const V floor = square - upper(V(ratio * left), V(kCentreError * square));
     for (int m = 0; m < d.delays; ++m) {
       const V e = load<float, F>(s.best + m * F);
@@ -354,6 +356,12 @@ KETY_FN float left_over(const Dictionary& d, const Scratch<T, W, F>& s, int voxe
   }
   const float off = static_cast<float>(s.square[voxel]) - inside;
   return (off > 0 ? off : 0) + miss;
+}
+
+// Whether the cell's best amplitudes lie on a bound other than 0.
+KETY_FN bool pressed(const Dictionary& d, const Candidate& c) {
+  return (d.use_v && (c.v >= d.hi_v || (d.lo_v > 0 && c.v <= d.lo_v))) || c.a >= d.hi_a ||
+         (d.lo_a > 0 && c.a <= d.lo_a);
 }
 
 // One past the last candidate of the voxel of candidate i; `best` is the one that misses least.
@@ -698,13 +706,19 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
     }
     // Minima too close to call, for the voxel's noise or the dictionary, are all solved exactly.
     const float unsure = rest < kClean * square ? kCleanError : call.dictionary_error;
-    const float limit = s.candidates[best].miss + call.rival * rest + unsure * square;
+    // An amplitude held at a tight bound makes the climb's end less sure.
+    auto limit = [&](const Candidate& c) {
+      const bool held = !d.plain && (pressed(d, c) || pressed(d, s.candidates[best]));
+      const float share = held && call.rival < kPressed ? kPressed : call.rival;
+      return s.candidates[best].miss + share * rest + unsure * square;
+    };
     for (int q = i; q < end; ++q)
-      if (q == best || s.candidates[q].miss <= limit)
+      if (q == best || s.candidates[q].miss <= limit(s.candidates[q]))
         add_task(d, problem, s.candidates[q], tasks++, s);
     while (repeat < repeats && s.repeats[repeat].voxel < b) ++repeat;
     for (; repeat < repeats && s.repeats[repeat].voxel == b; ++repeat)
-      if (s.repeats[repeat].miss <= limit) add_task(d, problem, s.repeats[repeat], tasks++, s);
+      if (s.repeats[repeat].miss <= limit(s.repeats[repeat]))
+        add_task(d, problem, s.repeats[repeat], tasks++, s);
   }
   polish<T, W, F, Plain>(call, problem, tasks, s);
   for (int t = 0; t < tasks; ++t) {
