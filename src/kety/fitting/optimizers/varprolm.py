@@ -31,7 +31,7 @@ class VarProLM:
     max_evaluations: int = 100
     ftol: float | None = None
     xtol: float | None = None
-    candidate_ratio: float = 1.3
+    candidate_ratio: float = 1.2
     rival: float = 1e-3
     instruction_set: str = ""
 
