@@ -15,7 +15,7 @@ constexpr int kMaxBlock = 2048;
 // Squared errors relative to the sum of squares: of the curves in a cell as a rule and at worst,
 // and the residual below which a curve has so little noise that only the worst is safe.
 constexpr float kCleanError = 1e-3f, kClean = 1e-4f;
-constexpr float kCentreError = 2e-3f;                   // of a cell's centre, before refinement
+constexpr float kCentreError = 2e-3f;                    // of a cell's centre, before refinement
 constexpr float kBoundedRatio = 2.0f, kPressed = 0.03f;  // the same where amplitudes are bounded
 // Residual at a centre below which noise does not decide, and how much worse a rival may then be.
 constexpr float kFaint = 5e-3f, kFaintRatio = 4.0f;
