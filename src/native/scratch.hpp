@@ -1,0 +1,109 @@
+// Working memory of one thread and the constants of the search.
+#pragma once
+#include "dictionary.hpp"
+#include "solver.hpp"
+#include "types.hpp"
+
+namespace KETY_NS {
+
+constexpr int kCandidates = 8;  // cells refined for one voxel
+constexpr int kRateStarts = 4;  // rates tried again beside the best cell, in clean data
+constexpr int kRepeats = (2 + kRateStarts) * kCandidates;  // further climbs of one voxel
+constexpr int kVisits = 3;  // cells that one refinement may walk through
+constexpr int kMaxBlock = 2048;
+// Squared errors relative to the sum of squares: of the curves in a cell as a rule and at worst,
+// and the residual below which a curve has so little noise that only the worst is safe.
+constexpr float kCleanError = 1e-3f, kClean = 1e-4f;
+constexpr float kCentreError = 2e-3f;                    // of a cell's centre, before refinement
+constexpr float kBoundedRatio = 2.0f, kPressed = 0.03f;  // the same where amplitudes are bounded
+// Residual at a centre below which noise does not decide, and how much worse a rival may then be.
+constexpr float kFaint = 5e-3f, kFaintRatio = 4.0f;
+constexpr int kBins = 1024;  // of the delay, to bring like voxels together
+
+struct Candidate {
+  int voxel, delay, rate, visit;
+  float x, y;                // where the climb starts, in half widths
+  float v, a, k, tau, miss;  // where it ended, and the residual in the basis
+};
+
+// Working memory of one thread, sized once; nothing is allocated per voxel.
+template <class T, int W, int F>
+struct Scratch {
+  T* y = nullptr;            // (block, frames)
+  T* tile = nullptr;         // (frames, W)
+  float* z = nullptr;        // (block, rank)
+  float* z_lanes = nullptr;  // (rank, F)
+  float* best = nullptr;     // (delays, F)
+  int* arg = nullptr;        // (delays, F)
+  Lanes<T, W>* knots = nullptr;
+  Candidate* candidates = nullptr;
+  Candidate* repeats = nullptr;
+  int* origin = nullptr;  // candidate that a repeat stands for
+  int* order = nullptr;
+  int* sorted = nullptr;
+  int* node_count = nullptr;  // (delays * rates + 1)
+  int* queue = nullptr;
+  T *p = nullptr, *trial = nullptr, *g = nullptr, *h = nullptr, *cost = nullptr, *plain = nullptr,
+    *damping = nullptr, *fall = nullptr, *band = nullptr, *offset = nullptr, *slope = nullptr,
+    *mean = nullptr, *square = nullptr, *spread = nullptr;
+  int *evaluations = nullptr, *owner = nullptr, *state = nullptr, *first = nullptr, *bin = nullptr;
+  int block = 0, tasks = 0;
+  void* memory = nullptr;
+};
+
+enum TaskState { kRunning = 0, kDone = 1, kLimit = 2 };
+
+template <class T, int W, int F>
+Scratch<T, W, F> make_scratch(const FitCall& call) {
+  Scratch<T, W, F> s;
+  // Large, so that voxels of like delay meet in one register; a block's curves stay in cache.
+  long block = (1L << 20) / (static_cast<long>(sizeof(T)) * call.frames);
+  block = block < 256 ? 256 : block > kMaxBlock ? kMaxBlock : block / 64 * 64;
+  s.block = static_cast<int>(block);
+  s.tasks = (kCandidates + kRepeats) * s.block;
+  for (int pass = 0; pass < 2; ++pass) {
+    long used = 0;
+    auto take = [&]<class E>(E*& p, long n) {
+      if (pass == 1) p = reinterpret_cast<E*>(static_cast<char*>(s.memory) + used);
+      used += (n * static_cast<long>(sizeof(E)) + 127) / 64 * 64;
+    };
+    const int rank = call.rank, n = s.tasks;
+    take(s.y, static_cast<long>(call.frames) * s.block);
+    take(s.tile, static_cast<long>(call.frames) * W);
+    take(s.z, static_cast<long>(s.block + F) * rank);
+    take(s.z_lanes, static_cast<long>(rank) * F);
+    take(s.best, static_cast<long>(call.delays) * F);
+    take(s.arg, static_cast<long>(call.delays) * F);
+    take(s.knots, 2L * call.pieces);
+    take(s.candidates, static_cast<long>(s.block) * kCandidates);
+    take(s.repeats, static_cast<long>(kRepeats) * s.block);
+    take(s.origin, static_cast<long>(kRepeats) * s.block);
+    take(s.order, s.tasks);
+    take(s.sorted, s.tasks);
+    take(s.node_count, static_cast<long>(call.delays) * call.rates + 1);
+    take(s.queue, n);
+    take(s.p, kParameters * n);
+    take(s.trial, kParameters * n);
+    take(s.g, kParameters * n);
+    take(s.h, kPairs * n);
+    take(s.cost, n);
+    take(s.plain, n);
+    take(s.offset, n);
+    take(s.slope, kParameters * n);
+    take(s.mean, s.block);
+    take(s.damping, n);
+    take(s.fall, n);
+    take(s.band, 2L * n);
+    take(s.square, s.block);
+    take(s.spread, s.block);
+    take(s.evaluations, n);
+    take(s.owner, n);
+    take(s.state, n);
+    take(s.bin, n);
+    take(s.first, s.block);
+    if (pass == 0) s.memory = kety_allocate(used);
+  }
+  return s;
+}
+
+}  // namespace KETY_NS
