@@ -11,6 +11,7 @@ import kety
 import naive
 from cases import NOISE, TWO_PHASE, Floats, artery, parameters, study, worst_relative
 from kety import MODELS, InputFunction, Status, VarProLM, simulate_curves
+from kety.fitting.dictionary import delay_cells
 from kety.fitting.forward import kernel_curves
 from kety.inputs.population import parker
 
@@ -433,3 +434,17 @@ def test_a_single_evaluation_ends_at_the_iteration_limit() -> None:
     full = kety.fit(curves, TWO_PHASE, aif, dtype="float64")
     both = once.cost.notnull() & full.cost.notnull()
     assert (full.cost[both] <= once.cost[both] * (1 + 1e-6)).all()
+
+
+def test_the_search_never_asks_for_more_delay_cells_than_the_core_holds() -> None:
+    rng = np.random.default_rng(41)
+    knots = np.r_[0.0, np.arange(0.37, 60.0, 1.7), 61.0, 220.0]
+    for _ in range(200):
+        sharp = np.r_[1.0, rng.uniform(0.0, 1.0, knots.size - 1) ** 6 * 300.0]
+        aif = InputFunction(knots, sharp, interpolation="linear")
+        lo, hi = np.sort(rng.uniform(-10.0, 30.0, 2))
+        cells, _, band = delay_cells(aif, np.sort(rng.uniform(0.0, 200.0, 60)), lo, hi)
+        assert len(cells) <= 64
+        assert (np.diff(cells, axis=1) >= 0).all()
+        assert (band[:, 0] <= cells[:, 0]).all()
+        assert (cells[:, 1] <= band[:, 1] + 1e-9).all()

@@ -11,17 +11,18 @@ constexpr int kRateStarts = 4;  // rates tried again beside the best cell, in cl
 constexpr int kRepeats = (2 + kRateStarts) * kCandidates;  // further climbs of one voxel
 constexpr int kVisits = 3;  // cells that one refinement may walk through
 constexpr int kMaxBlock = 2048;
-// Squared errors relative to the sum of squares: of the curves in a cell as a rule and at worst,
-// and the residual below which a curve has so little noise that only the worst is safe.
-constexpr float kCleanError = 1e-3f, kClean = 1e-4f;
-constexpr float kCentreError = 2e-3f;                    // of a cell's centre, before refinement
-constexpr float kBoundedRatio = 2.0f, kPressed = 0.03f;  // the same where amplitudes are bounded
+// Relative to a curve's sum of squares: the worst squared error of a cell's curves, the residual
+// below which a curve is so clean that this worst decides, and the error of an unrefined centre.
+constexpr float kCleanError = 1e-3f, kClean = 1e-4f, kCentreError = 2e-3f;
+// Where a tight bound holds an amplitude: how much worse a rival's centre and its refined minimum
+// may be.
+constexpr float kBoundedRatio = 2.0f, kPressed = 0.03f;
 // Residual at a centre below which noise does not decide, and how much worse a rival may then be.
 constexpr float kFaint = 5e-3f, kFaintRatio = 4.0f;
 constexpr int kBins = 1024;  // of the delay, to bring like voxels together
 
 struct Candidate {
-  int voxel, delay, rate, visit;
+  int voxel, delay, rate;
   float x, y;                // where the climb starts, in half widths
   float v, a, k, tau, miss;  // where it ended, and the residual in the basis
 };

@@ -153,13 +153,12 @@ def fit(
                 block = voxels[part]
                 result = solve(block)
                 if pending is not None:
-                    count, future = pending
+                    pending[1].result()
+                    done += pending[0]
                     pending = None
-                    future.result()
-                    done += count
                     report(done, total)
-                curves_kept = block if fitted else None
-                future = finisher.submit(store, flat, part, problem, result, curves_kept)
+                kept = block if fitted else None
+                future = finisher.submit(store, flat, part, problem, result, kept)
                 pending = len(block), future
         except KeyboardInterrupt:
             interrupted = True

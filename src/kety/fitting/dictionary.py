@@ -27,7 +27,7 @@ MAX_RANK = 24
 SCAN_RANK = 16
 _SMALLEST_ERROR, _LARGEST_ERROR = 3e-5, 1e-3
 RANK_TOLERANCE = 2e-4
-MAX_WALLS = 24
+MAX_WALLS = 22  # with 40 cells at most between them, within the 64 that the core holds
 WALL_WIDTH = 4e-6  # relative to the wall's delay: a few steps of float32
 BEND_WIDTH = 0.02  # s, over which a bend is looked for
 SHARP_BEND = 0.02  # 1/s, change of slope relative to the peak
@@ -80,7 +80,7 @@ def _walls(
     bent = np.flatnonzero(strength)
     delays = (times[:, None] - knots[bent]).ravel()
     weight = np.broadcast_to(strength[bent], (len(times), len(bent))).ravel()
-    inside = (delays >= lo) & (delays < hi)
+    inside = (delays >= lo) & (delays < hi - 1e-4)  # no room for a cell beyond the last
     order = np.lexsort((-weight[inside], delays[inside]))
     delays, weight = delays[inside][order], weight[inside][order]
     if len(delays) == 0:
