@@ -1,21 +1,8 @@
 // Python bindings: checked arrays in, the fastest instruction set of this processor, threads.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
-#include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <new>
-#include <stdexcept>
-#include <string>
-#include <thread>
-#include <vector>
 
-#include "types.hpp"
-
-namespace nb = nanobind;
+#include "bindings.hpp"
 
 void* kety_allocate(long bytes) {
   void* memory = std::aligned_alloc(64, (static_cast<size_t>(bytes) + 127) / 64 * 64);
@@ -35,8 +22,6 @@ namespace avx512 {
 extern const Engine engine;
 }
 #endif
-
-namespace {
 
 std::vector<const Engine*> engines() {
   std::vector<const Engine*> found;
@@ -61,26 +46,6 @@ const Engine& engine_named(const std::string& name) {
                               known);
 }
 
-// Blocks are handed out in order; which thread takes one does not change its result.
-template <class Work>
-void parallel(long count, long grain, int threads, const Work& work) {
-  std::atomic<long> next{0};
-  auto run = [&] {
-    for (long begin; (begin = next.fetch_add(grain)) < count;)
-      work(begin, std::min(begin + grain, count));
-  };
-  const long useful = std::max<long>(1, std::min<long>(threads, (count + grain - 1) / grain));
-  std::vector<std::thread> pool;
-  for (long i = 1; i < useful; ++i) pool.emplace_back(run);
-  run();
-  for (auto& t : pool) t.join();
-}
-
-template <class T>
-using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-template <class T>
-using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
 PiecesCall pieces_of(nb::dict d) {
   const auto start = nb::cast<Array<double>>(d["start"]);
   const auto taylor = nb::cast<Array<double>>(d["taylor"]);
@@ -101,14 +66,7 @@ PiecesCall pieces_of(nb::dict d) {
   return p;
 }
 
-template <class T>
-const T* checked(nb::dict d, const char* name, size_t size) {
-  const auto a = nb::cast<Array<T>>(d[name]);
-  if (a.size() != size)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(a.size()) +
-                                " elements, expected " + std::to_string(size));
-  return a.data();
-}
+namespace {
 
 void forward(nb::dict pieces, Array<double> times, Array<double> parameters, Out<double> values,
              nb::object jacobian, bool single, int threads, const std::string& instruction_set) {
@@ -325,4 +283,5 @@ NB_MODULE(_native, module) {
              nb::arg("offset").none(), nb::arg("parameters"), nb::arg("covariance"),
              nb::arg("cost"), nb::arg("r2"), nb::arg("evaluations"), nb::arg("status"),
              nb::arg("undetermined"), nb::arg("threads"), nb::arg("instruction_set"));
+  bind_direct(module);
 }

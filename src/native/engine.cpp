@@ -2,26 +2,9 @@
 // uses the standard library, so that no inline function compiled for a newer processor can be
 // picked by the linker for an older one.
 #include "block.hpp"
+#include "direct.hpp"
 
 namespace KETY_NS {
-
-template <class T>
-struct OwnPieces {
-  Pieces<T> pieces;
-  void* memory;
-};
-
-template <class T>
-OwnPieces<T> cast_pieces(const PiecesCall& in) {
-  const long bytes = static_cast<long>(sizeof(T)) * in.count * 5 + 64;
-  T* memory = static_cast<T*>(kety_allocate(bytes));
-  T *taylor = memory, *step = memory + 4L * in.count;
-  for (long i = 0; i < 4L * in.count; ++i) taylor[i] = static_cast<T>(in.taylor[i]);
-  for (int i = 0; i < in.count; ++i) step[i] = static_cast<T>(in.step[i]);
-  return {
-      {in.count, in.start, taylor, step, in.bucket, in.buckets, in.bucket_origin, in.bucket_rate},
-      memory};
-}
 
 template <class T, int W, int E>
 void forward_range(const ForwardCall& call, long begin, long end) {
@@ -143,7 +126,29 @@ void fit_double(const FitCall& call, long begin, long end) {
   fit_range<double, (KETY_LANES + 1) / 2>(call, begin, end);
 }
 
+template <class T, int W>
+void search_range(const SearchCall& call, long begin, long end) {
+  if (call.method == kNelderMead)
+    nelder_mead_range<T, W>(call, begin, end);
+  else
+    evolution_range<T, W>(call, begin, end);
+}
+
+void sampled_any(const CurvesCall& call, long begin, long end, bool single) {
+  if (single)
+    sampled_range<float, KETY_LANES>(call, begin, end);
+  else
+    sampled_range<double, (KETY_LANES + 1) / 2>(call, begin, end);
+}
+
+void search_any(const SearchCall& call, long begin, long end, bool single) {
+  if (single)
+    search_range<float, KETY_LANES>(call, begin, end);
+  else
+    search_range<double, (KETY_LANES + 1) / 2>(call, begin, end);
+}
+
 extern const Engine engine;
-const Engine engine = {KETY_NAME, forward_any, fit_single, fit_double};
+const Engine engine = {KETY_NAME, forward_any, fit_single, fit_double, sampled_any, search_any};
 
 }  // namespace KETY_NS

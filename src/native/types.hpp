@@ -75,12 +75,63 @@ struct FitCall {
   unsigned char* undetermined;  // bit i: parameter i is not determined
 };
 
+// How a model becomes values at the samples of a curve (see sampled.hpp).
+enum DiscretizationKind { kExact = 0, kIir = 1, kFir = 2 };
+enum DelayFilter { kDelayExact = 0, kThiran = 1, kRound = 2 };
+
+// All pointers to T, float or double as the entry point says.
+struct SampledCall {
+  int kind, filter, samples;
+  const double* times;  // (samples)
+  PiecesCall input[kLevels];
+  double rate;
+  int lead, ahead;
+  const void* x;  // at sample 0 of the grid
+  int taps, transform;
+  const void *window, *spectrum_re, *spectrum_im, *cosine, *sine;
+  const void* weights;
+  bool baseline;
+  double weight_sum, lo[4], hi[4];
+};
+
+struct CurvesCall {
+  SampledCall model;
+  const double* points;  // (count, free parameters) in the unit box
+  long count;
+  const void* curve;  // (samples) of T, or null
+  double* costs;      // (count), with a curve
+  double* values;     // (count, samples), without
+};
+
+enum SearchMethod { kNelderMead = 0, kEvolution = 1 };
+
+struct SearchCall {
+  SampledCall model;
+  const void* curves;  // T, (voxels, samples)
+  long voxels;
+  int method, starts;   // starts: simplices, or members of the population
+  const double* start;  // (starts, free parameters) in the unit box
+  int max_iterations;
+  double ftol, relative_ftol, xtol;
+  double step;               // Nelder-Mead: edge of the first simplex, in the unit box
+  double weight, crossover;  // differential evolution
+  bool from_best;            // mutate the best member instead of a random one
+  unsigned long long seed;
+  // results
+  double* points;         // (voxels, 4): v, a, k, tau
+  double* cost;           // (voxels)
+  unsigned* evaluations;  // (voxels)
+  unsigned char* status;  // kConverged, kIterationLimit or kNotFinite
+};
+
 // One instruction set's entry points.
 struct Engine {
   const char* name;
   void (*forward)(const ForwardCall&, long begin, long end, bool single);
   void (*fit_single)(const FitCall&, long begin, long end);
   void (*fit_double)(const FitCall&, long begin, long end);
+  void (*sampled)(const CurvesCall&, long begin, long end, bool single);
+  void (*search)(const SearchCall&, long begin, long end, bool single);
 };
 
 void* kety_allocate(long bytes);  // 64-byte aligned

@@ -11,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.dictionary import build_dictionary
-from kety.fitting.pieces import SERIES_REACH, kernel_pieces
+from kety.fitting.pieces import LEVEL_RATES, SERIES_REACH, kernel_pieces
 from kety.fitting.status import Status
 
 if TYPE_CHECKING:
     from kety.fitting.optimizers.varprolm import VarProLM
     from kety.fitting.problem import Problem
 
-# Largest rates of the three sets of pieces, as multiples of the bound; a voxel uses the coarsest
-# set that is exact for its own rate.
-LEVEL_RATES = (5.0 / 60, 20.0 / 60)
 KERNEL_SCALE = (1e-3, 1e-5, 1e-4, 1e-2)
 """Sizes of v, a, k and tau below which a change of them is nothing."""
 

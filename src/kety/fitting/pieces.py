@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 SERIES_REACH = 0.35
 """Largest rate x length of a piece for which the kernel's series are exact to rounding."""
 
+# Largest rates of the three sets of pieces, as multiples of the bound; a voxel uses the coarsest
+# set that is exact for its own rate.
+LEVEL_RATES = (5.0 / 60, 20.0 / 60)
+
 MAX_BUCKETS = 1 << 20
 
 

@@ -1,0 +1,55 @@
+// What the bindings share: arrays, the choice of instruction set, threads.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "types.hpp"
+
+namespace nb = nanobind;
+
+// Instruction sets of this processor, best first; the one of that name, or the best where empty.
+std::vector<const Engine*> engines();
+const Engine& engine_named(const std::string& name);
+
+// Blocks are handed out in order; which thread takes one does not change its result.
+template <class Work>
+void parallel(long count, long grain, int threads, const Work& work) {
+  std::atomic<long> next{0};
+  auto run = [&] {
+    for (long begin; (begin = next.fetch_add(grain)) < count;)
+      work(begin, std::min(begin + grain, count));
+  };
+  const long useful = std::max<long>(1, std::min<long>(threads, (count + grain - 1) / grain));
+  std::vector<std::thread> pool;
+  for (long i = 1; i < useful; ++i) pool.emplace_back(run);
+  run();
+  for (auto& t : pool) t.join();
+}
+
+template <class T>
+using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+
+PiecesCall pieces_of(nb::dict d);
+
+template <class T>
+const T* checked(nb::dict d, const char* name, size_t size) {
+  const auto a = nb::cast<Array<T>>(d[name]);
+  if (a.size() != size)
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(a.size()) +
+                                " elements, expected " + std::to_string(size));
+  return a.data();
+}
+
+// Adds the sampled models and the direct searches to the module.
+void bind_direct(nb::module_& module);

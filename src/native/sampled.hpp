@@ -1,0 +1,374 @@
+// The model as the direct searches see it: its values at the samples of a curve, either by the
+// exact kernel or as a discrete system on a uniform grid (Svistoun et al., Tomography 5:209, 2019):
+//
+//   u = convolution of the input with exp(-k t): bilinear transform (IIR) or windowed impulse
+//       response by FFT (FIR),     y = v x + a u,     y delayed by tau / T samples.
+//
+// The delay is a whole number of samples (round), that and a first-order all-pass (Thiran), or
+// exact, by shifting the continuous input. Every system is linear and time-invariant, so the whole
+// part of the delay is read off the input, which costs nothing but the gather.
+#pragma once
+#include "fft.hpp"
+#include "kernel.hpp"
+
+namespace KETY_NS {
+
+template <class T>
+struct Sampled {
+  int kind, filter;  // DiscretizationKind, DelayFilter
+  int samples;
+  const double* times;  // (samples) s
+  Pieces<T> input[kLevels];
+  T limit[kLevels];  // 1/s, largest rate of each level
+  // Grid: x[i] is the input at times[0] + i / rate, for -front <= i < samples + ahead; zero before
+  // its first sample at i = -lead. All pointers stand at i = 0.
+  double rate;
+  int lead, ahead;
+  const T* x;
+  // FIR: window of the impulse response, spectrum of x (from i = -lead on) in bit-reversed order.
+  int taps;
+  const T *window, *spectrum_re, *spectrum_im;
+  Twiddles<T> twiddles;
+  // What is fitted.
+  const T* weights;  // (samples) or null
+  bool baseline;
+  T weight_sum;
+  T lo[4], span[4];
+  int free[4], free_count;
+};
+
+// Working memory of one thread.
+template <class T, int W>
+struct SampledScratch {
+  Lanes<T, W>* knots;                   // exact: G and H at the pieces
+  Lanes<T, W>*re, *im, *re2, *im2;      // FIR: transforms
+};
+
+template <class T>
+KETY_FN T exponential(T x) {
+  if constexpr (sizeof(T) == 4)
+    return __builtin_expf(x);
+  else
+    return __builtin_exp(x);
+}
+
+KETY_FN int whole_below(double x) {  // floor
+  const int i = static_cast<int>(x);
+  return i > x ? i - 1 : i;
+}
+
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeIndices<0, I...> {
+  using type = Indices<I...>;
+};
+
+template <int S, class V, int... I>
+KETY_FN void exchange(V& a, V& b, Indices<I...>) {
+  constexpr int W = sizeof...(I);
+  const V low = __builtin_shufflevector(a, b, ((I & S) ? W + I - S : I)...);
+  b = __builtin_shufflevector(a, b, ((I & S) ? W + I : I + S)...);
+  a = low;
+}
+
+// Rows to columns of a W x W tile.
+template <class T, int W, int S = W / 2>
+KETY_FN void transpose(Lanes<T, W> m[W]) {
+  if constexpr (S > 0) {
+    for (int i = 0; i < W; ++i)
+      if (!(i & S)) exchange<S>(m[i], m[i + S], typename MakeIndices<W>::type{});
+    transpose<T, W, S / 2>(m);
+  }
+}
+
+// The delay of every lane as whole samples and the coefficient of the all-pass.
+template <class T, int W>
+struct Delay {
+  int shift[W];
+  Lanes<T, W> alpha;
+};
+
+template <class T, int W>
+KETY_FN Delay<T, W> split_delay(const Sampled<T>& m, const Lanes<T, W>& tau) {
+  Delay<T, W> d = {};
+  for (int l = 0; l < W; ++l) {
+    const double samples = static_cast<double>(get<T, W>(tau, l)) * m.rate;
+    if (m.filter == kRound) d.shift[l] = whole_below(samples + 0.5);
+    if (m.filter == kThiran) {
+      // The fraction between 0.5 and 1.5, where the filter is accurate and its pole far from -1.
+      d.shift[l] = whole_below(samples - 0.5);
+      const T fraction = static_cast<T>(samples - d.shift[l]);
+      set<T, W>(d.alpha, l, (T(1) - fraction) / (T(1) + fraction));
+    }
+  }
+  return d;
+}
+
+// The input at W successive samples from n on, delayed by whole samples or exactly.
+template <class T, int W>
+KETY_FN void delayed_input(const Sampled<T>& m, int n, const Delay<T, W>& d,
+                           const Lanes<T, W>& tau, Lanes<T, W> x[W]) {
+  if (m.filter == kDelayExact) {
+    const Pieces<T>& in = m.input[0];
+    for (int i = 0; i < W; ++i) {
+      const double t = m.times[0] + (n + i) / m.rate;
+      for (int l = 0; l < W; ++l) {
+        const T delay = get<T, W>(tau, l);
+        const int piece = locate(in, t, delay);
+        const T u = piece > 0 ? static_cast<T>(t - in.start[piece]) - delay : T(0);
+        const T* p = in.taylor + 4 * piece;
+        set<T, W>(x[i], l, p[0] + u * (p[1] + u * T(0.5) * (p[2] + u * T(1.0 / 3) * p[3])));
+      }
+    }
+    return;
+  }
+  for (int l = 0; l < W; ++l) x[l] = load<T, W>(m.x + (n - d.shift[l]));
+  transpose<T, W>(x);
+}
+
+// Samples before the first of the curve at which some lane's delayed input is not yet zero.
+template <class T, int W>
+KETY_FN int run_up(const Sampled<T>& m, const Delay<T, W>& d, const Lanes<T, W>& tau) {
+  int most = 0;
+  for (int l = 0; l < W; ++l) {
+    const int shift = m.filter == kDelayExact
+                          ? whole_below(static_cast<double>(get<T, W>(tau, l)) * m.rate)
+                          : d.shift[l];
+    most = m.lead - shift > most ? m.lead - shift : most;
+  }
+  return most;
+}
+
+// Calls visit(n, g, value) for every sample n and group g of W lanes; p[g] are v, a, k, tau.
+template <class T, int W, int G, class Visit>
+KETY_FN void walk_iir(const Sampled<T>& m, const Lanes<T, W> (*p)[4], const Visit& visit) {
+  using V = Lanes<T, W>;
+  const T step = static_cast<T>(1.0 / m.rate);
+  V decay[G], gain[G], u[G] = {}, before[G] = {}, last[G] = {}, out[G] = {};
+  Delay<T, W> delay[G];
+  int early = 0;
+  for (int g = 0; g < G; ++g) {
+    const V k = p[g][2] * step;
+    decay[g] = (T(2) - k) / (T(2) + k);
+    gain[g] = p[g][1] * step / (T(2) + k);
+    delay[g] = split_delay<T, W>(m, p[g][3]);
+    const int needed = run_up<T, W>(m, delay[g], p[g][3]);
+    early = needed > early ? needed : early;
+  }
+  const bool thiran = m.filter == kThiran;
+  for (int n0 = -((early + W - 1) / W) * W; n0 < m.samples; n0 += W) {
+    V x[G][W];
+    for (int g = 0; g < G; ++g) delayed_input<T, W>(m, n0, delay[g], p[g][3], x[g]);
+    const int count = m.samples - n0 < W ? m.samples - n0 : W;
+    for (int i = 0; i < count; ++i)
+      for (int g = 0; g < G; ++g) {
+        const V now = x[g][i];
+        u[g] = decay[g] * u[g] + gain[g] * (now + before[g]);
+        before[g] = now;
+        const V y = p[g][0] * now + u[g];
+        out[g] = thiran ? V(delay[g].alpha * (y - out[g]) + last[g]) : y;
+        last[g] = y;
+        if (n0 >= 0) visit(n0 + i, g, out[g]);
+      }
+  }
+}
+
+// Impulse response of every lane in re or im.
+template <class T, int W>
+KETY_FN void impulse_response(const Sampled<T>& m, const Lanes<T, W>& k, Lanes<T, W>* h) {
+  using V = Lanes<T, W>;
+  constexpr int run = 16;  // powers by short runs, so that rounding does not pile up
+  const T step = static_cast<T>(1.0 / m.rate);
+  V power[run], base = V{} + step, r;
+  for (int l = 0; l < W; ++l) set<T, W>(r, l, exponential(-get<T, W>(k, l) * step));
+  power[0] = V{} + T(1);
+  for (int i = 1; i < run; ++i) power[i] = power[i - 1] * r;
+  const V next = power[run - 1] * r;
+  for (int n = 0; n < m.taps; n += run) {
+    for (int i = 0; i < run && n + i < m.taps; ++i) h[n + i] = base * power[i] * m.window[n + i];
+    base *= next;
+  }
+  for (int n = m.taps; n < m.twiddles.length; ++n) h[n] = V{};
+}
+
+template <class T, int W, int G, class Visit>
+KETY_FN void walk_fir(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledScratch<T, W>& s,
+                      const Visit& visit) {
+  static_assert(G == 1 || G == 2);
+  using V = Lanes<T, W>;
+  const int length = m.twiddles.length;
+  const T norm = T(1) / static_cast<T>(length);
+  if (m.filter == kDelayExact) {
+    // Every lane has an input of its own.
+    for (int g = 0; g < G; ++g) {
+      const Delay<T, W> none = {};
+      const int early = (run_up<T, W>(m, none, p[g][3]) + W - 1) / W * W;
+      impulse_response<T, W>(m, p[g][2], s.re);
+      for (int n = 0; n < length; ++n) s.im[n] = s.re2[n] = s.im2[n] = V{};
+      for (int n0 = 0; n0 < early + m.samples; n0 += W) {
+        V x[W];
+        delayed_input<T, W>(m, n0 - early, none, p[g][3], x);
+        for (int i = 0; i < W && n0 + i < early + m.samples; ++i) s.re2[n0 + i] = x[i];
+      }
+      fft_forward<T, W>(m.twiddles, s.re, s.im);
+      fft_forward<T, W>(m.twiddles, s.re2, s.im2);
+      for (int n = 0; n < length; ++n) {
+        const V re = s.re[n] * s.re2[n] - s.im[n] * s.im2[n];
+        s.im[n] = s.re[n] * s.im2[n] + s.im[n] * s.re2[n];
+        s.re[n] = re;
+      }
+      fft_inverse<T, W>(m.twiddles, s.re, s.im);
+      const V gain = p[g][1] * norm;
+      for (int n0 = 0; n0 < m.samples; n0 += W) {
+        V x[W];
+        delayed_input<T, W>(m, n0, none, p[g][3], x);
+        for (int i = 0; i < W && n0 + i < m.samples; ++i)
+          visit(n0 + i, g, V(p[g][0] * x[i] + gain * s.re[early + n0 + i]));
+      }
+    }
+    return;
+  }
+  // Two groups share one complex transform, as its real and imaginary part.
+  impulse_response<T, W>(m, p[0][2], s.re);
+  if constexpr (G == 2)
+    impulse_response<T, W>(m, p[1][2], s.im);
+  else
+    for (int n = 0; n < length; ++n) s.im[n] = V{};
+  fft_forward<T, W>(m.twiddles, s.re, s.im);
+  for (int n = 0; n < length; ++n) {
+    const T c = m.spectrum_re[n] * norm, d = m.spectrum_im[n] * norm;
+    const V re = s.re[n] * c - s.im[n] * d;
+    s.im[n] = s.re[n] * d + s.im[n] * c;
+    s.re[n] = re;
+  }
+  fft_inverse<T, W>(m.twiddles, s.re, s.im);
+  const bool thiran = m.filter == kThiran;
+  for (int g = 0; g < G; ++g) {
+    const V* u = g == 0 ? s.re : s.im;
+    const Delay<T, W> delay = split_delay<T, W>(m, p[g][3]);
+    const int early = run_up<T, W>(m, delay, p[g][3]);
+    V out = {}, last = {};
+    for (int n = -early; n < m.samples; ++n) {
+      V x = {}, w = {};
+      for (int l = 0; l < W; ++l) {
+        const int at = n - delay.shift[l];
+        set<T, W>(x, l, m.x[at]);
+        if (at >= -m.lead) set<T, W>(w, l, get<T, W>(u[at + m.lead], l));
+      }
+      const V y = p[g][0] * x + p[g][1] * w;
+      out = thiran ? V(delay.alpha * (y - out) + last) : y;
+      last = y;
+      if (n >= 0) visit(n, g, out);
+    }
+  }
+}
+
+// The exact kernel. A lane's own rate decides which pieces it uses; lanes of another level are
+// evaluated again.
+template <class T, int W, int G, class Visit>
+KETY_FN void walk_exact(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledScratch<T, W>& s,
+                        const Visit& visit) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  for (int g = 0; g < G; ++g) {
+    V tau = p[g][3];
+    if (m.filter == kRound)
+      for (int l = 0; l < W; ++l)
+        set<T, W>(tau, l,
+                  static_cast<T>(whole_below(static_cast<double>(get<T, W>(tau, l)) * m.rate + 0.5) /
+                                 m.rate));
+    T low, high;
+    extremes<T, W>(tau, low, high);
+    for (int level = 0; level < kLevels; ++level) {
+      M mine = level + 1 < kLevels ? M(p[g][2] <= m.limit[level]) : M(p[g][2] == p[g][2]);
+      if (level > 0) mine &= p[g][2] > m.limit[level - 1];
+      if (!any<T, W>(mine)) continue;
+      const V k[1] = {lower(p[g][2], V(V{} + m.limit[level]))};
+      sweep<T, W, 1>(m.input[level], k, s.knots);
+      for (int j = 0; j < m.samples; ++j) {
+        Point<T, W, 1> q = {};
+        sample<T, W, 1>(m.input[level], m.times[j], k, tau, low, high, s.knots, q);
+        visit(j, g, V(p[g][0] * q.c + p[g][1] * q.g[0]), mine);
+      }
+    }
+  }
+}
+
+// Calls visit(n, g, value) or, for the lanes of a mask only, visit(n, g, value, mask).
+template <class T, int W, int G, class Visit>
+KETY_FN void walk(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledScratch<T, W>& s,
+                  const Visit& visit) {
+  if (m.kind == kIir)
+    walk_iir<T, W, G>(m, p, visit);
+  else if (m.kind == kFir)
+    walk_fir<T, W, G>(m, p, s, visit);
+  else
+    walk_exact<T, W, G>(m, p, s, visit);
+}
+
+// Weighted residual sum of squares, less what a fitted baseline explains.
+template <class T, int W, bool Plain>
+struct Residual {
+  Lanes<T, W> cost = {}, sum = {};
+
+  KETY_FN void add(const Sampled<T>& m, int n, const Lanes<T, W>& r) {
+    if constexpr (Plain) {
+      cost += r * r;
+    } else {
+      const Lanes<T, W> wr = m.weights ? m.weights[n] * r : r;
+      cost += wr * r;
+      sum += wr;
+    }
+  }
+
+  KETY_FN Lanes<T, W> total(const Sampled<T>& m) const {
+    if (Plain || !m.baseline) return cost;
+    return upper(Lanes<T, W>(cost - sum * sum / m.weight_sum), Lanes<T, W>{});
+  }
+};
+
+// Costs of G x W points. With `Shared` all lanes fit the curve y (samples), otherwise each its own
+// in y (samples, G, W).
+template <class T, int W, int G, bool Shared, bool Plain>
+KETY_STAGE void costs(const Sampled<T>& m, const Lanes<T, W> (*p)[4], const T* y,
+                      SampledScratch<T, W>& s, Lanes<T, W>* out) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  struct Visit {
+    const Sampled<T>& m;
+    const T* y;
+    Residual<T, W, Plain>* sums;
+
+    KETY_FN V residual(int n, int g, const V& value) const {
+      if constexpr (Shared)
+        return value - y[n];
+      else
+        return value - load<T, W>(y + (static_cast<long>(n) * G + g) * W);
+    }
+    KETY_FN void operator()(int n, int g, const V& value) const {
+      sums[g].add(m, n, residual(n, g, value));
+    }
+    KETY_FN void operator()(int n, int g, const V& value, const M& mine) const {
+      sums[g].add(m, n, mine ? residual(n, g, value) : V{});
+    }
+  };
+  Residual<T, W, Plain> sums[G];
+  walk<T, W, G>(m, p, s, Visit{m, y, sums});
+  for (int g = 0; g < G; ++g) out[g] = sums[g].total(m);
+}
+
+// A point of the unit box as v, a, k, tau.
+template <class T>
+KETY_FN void unfold(const Sampled<T>& m, const T* unit, T p[4]) {
+  for (int i = 0; i < 4; ++i) p[i] = m.lo[i];
+  for (int i = 0; i < m.free_count; ++i) {
+    const int q = m.free[i];
+    const T x = m.lo[q] + unit[i] * m.span[q], top = m.lo[q] + m.span[q];
+    p[q] = x < m.lo[q] ? m.lo[q] : x > top ? top : x;
+  }
+}
+
+}  // namespace KETY_NS
