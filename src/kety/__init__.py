@@ -10,8 +10,17 @@ from kety.version import __version__
 if TYPE_CHECKING:
     from kety.errors import KetyError, MissingDependencyError
     from kety.fitting.api import fit
+    from kety.fitting.discretize import Discretization
     from kety.fitting.forward import simulate_curves
-    from kety.fitting.optimizers.varprolm import VarProLM
+    from kety.fitting.optimizers import (
+        OPTIMIZERS,
+        SQP,
+        DifferentialEvolution,
+        NelderMead,
+        PatternSearch,
+        SimulatedAnnealing,
+        VarProLM,
+    )
     from kety.fitting.status import Status
     from kety.inputs import InputFunction, population_input
     from kety.models import MODELS
@@ -22,8 +31,15 @@ _HOME = {
     "KetyError": "kety.errors",
     "MissingDependencyError": "kety.errors",
     "fit": "kety.fitting.api",
+    "Discretization": "kety.fitting.discretize",
     "simulate_curves": "kety.fitting.forward",
-    "VarProLM": "kety.fitting.optimizers.varprolm",
+    "OPTIMIZERS": "kety.fitting.optimizers",
+    "DifferentialEvolution": "kety.fitting.optimizers",
+    "NelderMead": "kety.fitting.optimizers",
+    "PatternSearch": "kety.fitting.optimizers",
+    "SimulatedAnnealing": "kety.fitting.optimizers",
+    "SQP": "kety.fitting.optimizers",
+    "VarProLM": "kety.fitting.optimizers",
     "Status": "kety.fitting.status",
     "InputFunction": "kety.inputs",
     "population_input": "kety.inputs",
@@ -33,10 +49,17 @@ _HOME = {
 
 __all__ = [
     "MODELS",
+    "OPTIMIZERS",
+    "SQP",
+    "DifferentialEvolution",
+    "Discretization",
     "InputFunction",
     "KetyError",
     "MissingDependencyError",
+    "NelderMead",
+    "PatternSearch",
     "Series",
+    "SimulatedAnnealing",
     "Status",
     "VarProLM",
     "__version__",

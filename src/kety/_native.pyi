@@ -41,3 +41,21 @@ def fit_single(
 ) -> None: ...
 
 fit_double = fit_single
+
+NELDER_MEAD: int
+EVOLUTION: int
+
+class SampledModel:
+    def __init__(self, model: dict[str, Any], single: bool, instruction_set: str) -> None: ...
+    def costs(self, curve: NDArray[Any], points: Doubles, out: Doubles, threads: int) -> None: ...
+    def values(self, points: Doubles, out: Doubles, threads: int) -> None: ...
+    def search(
+        self,
+        curves: NDArray[Any],
+        options: dict[str, Any],
+        points: Doubles,
+        cost: Doubles,
+        evaluations: NDArray[np.uint32],
+        status: NDArray[np.uint8],
+        threads: int,
+    ) -> None: ...

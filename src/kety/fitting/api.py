@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fitting.engine import available_threads, prepare
+from kety.fitting.direct import prepare_search
+from kety.fitting.discretize import Discretization, get_discretization
+from kety.fitting.engine import Solve, available_threads, prepare
 from kety.fitting.maps import empty_maps, store, to_dataset
-from kety.fitting.optimizers.varprolm import VarProLM
+from kety.fitting.onset import prepare_by_onset
+from kety.fitting.optimizers import NelderMead, Optimizer, VarProLM, get_optimizer
 from kety.fitting.problem import Problem, make_problem
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 16
 """Voxels solved between two reports of progress; bounds the working memory."""
+FIRST_BLOCK, BLOCK_SECONDS = 64, 1.0
+"""Searches are slow: their blocks start small and grow until each takes about that long."""
 
 Progress = Callable[[int, int], None]
 
@@ -33,12 +39,12 @@ def fit(
     aif: InputFunction,
     model: str = "extended_tofts",
     *,
-    delay: bool | float = True,
+    delay: bool | float | str = True,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     mask: ArrayLike | None = None,
     weights: ArrayLike | None = None,
-    optimizer: VarProLM | None = None,
-    discretization: str = "exact",
+    optimizer: str | VarProLM | Optimizer | None = None,
+    discretization: str | Discretization = "exact",
     joint: None = None,
     device: str = "cpu",
     dtype: str = "float32",
@@ -60,8 +66,10 @@ def fit(
         Arterial input; it must cover the frames.
     model : str
         ``"tofts"``, ``"extended_tofts"`` or ``"patlak"``.
-    delay : bool or float
+    delay : bool, float or "onset"
         True fits the delay within its bounds, False fixes it at 0, a number (s) fixes it there.
+        ``"onset"`` sets it in every voxel from the slope of the curve's rise, to a tenth of a
+        second (`kety.signal.onset_delay`), and fixes it: less accurate than fitting it.
     bounds : mapping of str to (float, float), optional
         Bounds of free parameters in their public unit, honoured exactly; equal bounds fix one.
     mask : bool array (...), optional
@@ -69,10 +77,14 @@ def fit(
         noise get the status ``not_enhancing`` and NaN.
     weights : (T,) array, optional
         Weights of the squared residuals, the same for all voxels.
-    optimizer : VarProLM, optional
-        Options of the solver.
-    discretization : {"exact"}
-        How the model is evaluated.
+    optimizer : str or record, optional
+        ``"varprolm"``, ``"nelder_mead"``, ``"differential_evolution"``, ``"sqp"``,
+        ``"pattern_search"`` or ``"simulated_annealing"``, or a record of options such as
+        ``kety.NelderMead.preset("paper")``. Left out: `VarProLM` for the exact discretization,
+        which alone it solves, and `NelderMead` for the others.
+    discretization : {"exact", "iir", "fir"} or Discretization
+        How the model is evaluated; see `kety.Discretization`, which also sets the processing rate
+        and the delay filter.
     joint : None
         Reserved for joint estimation.
     device : {"cpu"}
@@ -110,12 +122,14 @@ def fit(
     Standard errors are those of nonlinear least squares, ``s^2 (J'J)^-1`` with
     ``s^2 = cost / (T - free parameters)``. A parameter at its bound has none (NaN).
     """
-    _check_choice("discretization", discretization, ("exact",))
     _check_choice("device", device, ("cpu",))
     if joint is not None:
         raise KetyError(f"joint must be None, found {joint!r}")
-    if optimizer is not None and not isinstance(optimizer, VarProLM):
-        raise KetyError(f"optimizer must be a kety.VarProLM, found {type(optimizer).__name__}")
+    choice = get_discretization(discretization)
+    options = _chosen_optimizer(optimizer, choice)
+    by_onset = isinstance(delay, str)
+    if by_onset and delay != "onset":
+        raise KetyError(f"delay must be True, False, a number of s or 'onset', found {delay!r}")
     count = available_threads() if threads is None else threads
     if not isinstance(count, int) or count < 1:
         raise KetyError(f"threads must be a whole number, at least 1, found {threads!r}")
@@ -124,7 +138,7 @@ def fit(
         times,
         aif,
         model,
-        delay=delay,
+        delay=True if by_onset else delay,
         bounds=bounds,
         weights=weights,
         dtype=dtype,
@@ -140,18 +154,31 @@ def fit(
     chosen = _chosen_voxels(mask, shape, order)
     total = len(voxels) if chosen is None else len(chosen)
     flat = empty_maps(problem, len(voxels), fitted)
-    options = optimizer or VarProLM()
-    solve = prepare(problem, options)
+    quick = isinstance(options, VarProLM)
+
+    def solver(one: Problem) -> Solve:
+        if isinstance(options, VarProLM):
+            return prepare(one, options)
+        return prepare_search(one, options, choice, fitted=fitted)
+
+    solve = prepare_by_onset(problem, solver) if by_onset else solver(problem)
     report = _reporter(progress, total)
     interrupted = False
-    done = 0
+    start = done = 0
+    size = BLOCK if quick else FIRST_BLOCK
     # One block's maps are made while the next block is solved.
     with ThreadPoolExecutor(max_workers=1) as finisher:
         pending: tuple[int, Future[None]] | None = None
         try:
-            for part in _blocks(total, chosen):
+            while start < total:
+                stop = min(start + size, total)
+                part: Any = slice(start, stop) if chosen is None else chosen[start:stop]
                 block = voxels[part]
+                began = time.perf_counter()
                 result = solve(block)
+                if not quick:
+                    fitting = size * BLOCK_SECONDS / max(time.perf_counter() - began, 1e-6)
+                    size = int(np.clip(fitting, max(1, size // 4), min(4 * size, BLOCK)))
                 if pending is not None:
                     pending[1].result()
                     done += pending[0]
@@ -160,6 +187,7 @@ def fit(
                 kept = block if fitted else None
                 future = finisher.submit(store, flat, part, problem, result, kept)
                 pending = len(block), future
+                start = stop
         except KeyboardInterrupt:
             interrupted = True
         if pending is not None:
@@ -168,7 +196,34 @@ def fit(
             with suppress(KeyboardInterrupt):
                 report(done, total)
         report(-1, total)
-    return to_dataset(problem, flat, shape, order, interrupted, done, options)
+    return to_dataset(
+        problem,
+        flat,
+        shape,
+        order,
+        interrupted,
+        done,
+        options,
+        choice,
+        "set from the onset" if by_onset else "",
+    )
+
+
+def _chosen_optimizer(
+    value: str | VarProLM | Optimizer | None, choice: Discretization
+) -> VarProLM | Optimizer:
+    """The optimizer asked for, or the one that suits the discretization."""
+    plain = choice == Discretization()
+    if value is None and not plain:
+        return NelderMead()
+    options = get_optimizer(value)
+    if isinstance(options, VarProLM) and not plain:
+        raise KetyError(
+            "varprolm solves the exact model at the frames as measured, found discretization "
+            f"{choice.kind!r} at {choice.grid_rate or 0:g} Hz with delay filter {choice.filter!r}; "
+            "choose another optimizer, e.g. 'nelder_mead', or leave rate and delay filter out"
+        )
+    return options
 
 
 def _check_choice(what: str, found: str, valid: tuple[str, ...]) -> None:
@@ -199,12 +254,6 @@ def _chosen_voxels(
     flat = np.ravel(m, order=order)
     inside = (flat != 0) & (flat == flat)  # NaN is outside
     return None if inside.all() else np.flatnonzero(inside)
-
-
-def _blocks(total: int, chosen: NDArray[np.intp] | None) -> Iterator[Any]:
-    for start in range(0, total, BLOCK):
-        stop = min(start + BLOCK, total)
-        yield slice(start, stop) if chosen is None else chosen[start:stop]
 
 
 def _reporter(progress: bool | Progress, total: int) -> Progress:

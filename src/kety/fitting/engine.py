@@ -28,17 +28,47 @@ class KernelFit:
 
     ``parameters`` (V, 4) and packed lower ``covariance`` (V, 10) of v, a, k, tau; ``cost``, ``r2``,
     ``evaluations`` and ``status`` (V,); ``undetermined`` (V,), bit i set where the data do not
-    determine parameter i; ``baseline`` (V, 2), the fitted constant and its variance.
+    determine parameter i; ``baseline`` (V, 2), the fitted constant and its variance; ``fitted``
+    (V, T), the model's values without it, where they are not those of the exact model.
     """
 
     parameters: NDArray[np.floating]
     covariance: NDArray[np.floating]
     cost: NDArray[np.floating]
     r2: NDArray[np.floating]
-    evaluations: NDArray[np.uint16]
+    evaluations: NDArray[np.unsignedinteger]
     status: NDArray[np.uint8]
     undetermined: NDArray[np.uint8]
     baseline: NDArray[np.floating] | None
+    fitted: NDArray[np.floating] | None = None
+
+
+Solve = Callable[[NDArray[Any]], KernelFit]
+"""Solves a block of curves (V, T)."""
+
+
+def no_fit(problem: Problem, count: int, fitted: bool = False) -> KernelFit:
+    """Results of `count` voxels of which nothing is known: NaN, status not finite."""
+    nothing = {
+        name: np.full((count, *shape), np.nan, problem.dtype)
+        for name, shape in (("parameters", (4,)), ("covariance", (10,)), ("cost", ()), ("r2", ()))
+    }
+    return KernelFit(
+        **nothing,
+        evaluations=np.zeros(count, np.uint32),
+        status=np.full(count, Status.NOT_FINITE, np.uint8),
+        undetermined=np.zeros(count, np.uint8),
+        baseline=np.full((count, 2), np.nan, problem.dtype) if problem.baseline else None,
+        fitted=np.full((count, len(problem.times)), np.nan, problem.dtype) if fitted else None,
+    )
+
+
+def place(result: KernelFit, where: NDArray[np.intp], part: KernelFit) -> None:
+    """Put the results of a part of the voxels in their places."""
+    for f in fields(KernelFit):
+        target, source = getattr(result, f.name), getattr(part, f.name)
+        if target is not None and source is not None:
+            target[where] = source
 
 
 def available_threads() -> int:
@@ -53,7 +83,7 @@ def instruction_sets() -> list[str]:
     return list(_native.instruction_sets())
 
 
-def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], KernelFit]:
+def prepare(problem: Problem, options: VarProLM) -> Solve:
     """Build what all voxels share and return the solver of a block of curves (V, T)."""
     from kety import _native
 
@@ -61,11 +91,11 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
     end = float(problem.times[-1] - min(lo[3], 0.0))
     # Input and weights of the order of 1, by powers of two that change no digit: sums of products
     # then fit float32 in any unit.
-    scale = _power_of_two(float(np.abs(problem.aif.concentration).max()))
+    scale = power_of_two(float(np.abs(problem.aif.concentration).max()))
     aif = replace(problem.aif, concentration=problem.aif.concentration / scale)
     weights = problem.weights
     if weights is not None:
-        weights = weights / _power_of_two(float(weights.max()))
+        weights = weights / power_of_two(float(weights.max()))
     # With no rate to fit (Patlak) the series have one term; any positive limit serves.
     top = max(float(hi[2]), 1e-3 * SERIES_REACH)
     levels = [kernel_pieces(aif, min(top, r), end) for r in (*LEVEL_RATES, np.inf)]
@@ -147,7 +177,7 @@ def prepare(problem: Problem, options: VarProLM) -> Callable[[NDArray[Any]], Ker
     return solve
 
 
-def _power_of_two(x: float) -> float:
+def power_of_two(x: float) -> float:
     return float(2.0 ** np.round(np.log2(x)))
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kety.fitting.discretize import Discretization
 from kety.fitting.engine import KernelFit, instruction_sets
 from kety.fitting.forward import kernel_curves
-from kety.fitting.optimizers.varprolm import VarProLM
+from kety.fitting.optimizers import Optimizer, VarProLM
 from kety.fitting.problem import Problem
 from kety.fitting.status import Status
 from kety.models import ROLES, Derived, Model, Parameter
@@ -28,7 +29,7 @@ def empty_maps(problem: Problem, count: int, fitted: bool) -> dict[str, NDArray[
     if problem.baseline:
         maps["baseline"] = np.full(count, np.nan, problem.dtype)
         maps["baseline_se"] = np.full(count, np.nan, problem.dtype)
-    maps["evaluations"] = np.zeros(count, np.uint16)
+    maps["evaluations"] = np.zeros(count, np.uint32)
     maps["status"] = np.full(count, Status.OUTSIDE, np.uint8)
     if fitted:
         for name in ("fitted", "residual"):
@@ -86,10 +87,13 @@ def store(
         maps["baseline"][part] = result.baseline[:, 0]
         maps["baseline_se"][part] = np.sqrt(result.baseline[:, 1])
     if curves is not None:
-        kernel = np.nan_to_num(result.parameters, nan=0.0)  # NaN: voxels that were not fitted
-        model_curves, _ = kernel_curves(
-            aif, problem.times, kernel, dtype=str(problem.dtype), threads=problem.threads
-        )
+        if result.fitted is not None:
+            model_curves = result.fitted.astype(np.float64)
+        else:
+            kernel = np.nan_to_num(result.parameters, nan=0.0)  # NaN: voxels that were not fitted
+            model_curves, _ = kernel_curves(
+                aif, problem.times, kernel, dtype=str(problem.dtype), threads=problem.threads
+            )
         if result.baseline is not None:
             model_curves += result.baseline[:, :1]
         model_curves[~np.isfinite(result.cost)] = np.nan
@@ -104,7 +108,9 @@ def to_dataset(
     order: Any,
     interrupted: bool,
     done: int,
-    optimizer: VarProLM,
+    optimizer: VarProLM | Optimizer,
+    choice: Discretization,
+    delay_words: str,
 ) -> xarray.Dataset:
     """The Dataset of flat maps, on the axes that the curves had before time."""
     import xarray
@@ -135,7 +141,10 @@ def to_dataset(
             "model_reference": problem.model.reference,
             "software": f"kety {__version__}",
             "optimizer": repr(optimizer),
-            "instruction_set": optimizer.instruction_set or instruction_sets()[0],
+            "discretization": choice.kind,
+            "processing_rate_hz": choice.grid_rate or 0.0,
+            "delay_filter": choice.filter,
+            "instruction_set": getattr(optimizer, "instruction_set", "") or instruction_sets()[0],
             "dtype": str(problem.dtype),
             "hematocrit": problem.aif.hematocrit,
             "aif_site": problem.aif.site,
@@ -144,6 +153,7 @@ def to_dataset(
                 f"{p.name} {problem.bounds[p.name][0]:g} to {problem.bounds[p.name][1]:g} {p.unit}"
                 for p in problem.model.parameters
             ),
+            **({"delay": delay_words} if delay_words else {}),
             "interrupted": int(interrupted),
             "voxels_done": done,
         },

@@ -1,0 +1,1 @@
+"""The papers' tables and figures, regenerated: one folder for each paper."""
