@@ -115,7 +115,7 @@ def test_help_states_what_the_code_does() -> None:
     for name in POPULATION:
         assert name in text
     assert f"[default: {RELAXIVITY:g}]" in text
-    assert f"for a voxel. [default: {kety.VarProLM().max_evaluations}]" in text
+    assert f"for a voxel, of varprolm. [default: {kety.VarProLM().max_evaluations}]" in text
     params = {p.name: p for p in fit_options(click.command()(lambda: None)).params}
     assert tuple(params["quantity"].type.choices) == tuple(QUANTITIES)  # type: ignore[attr-defined]
     times, values = np.arange(2.0), np.ones(2)

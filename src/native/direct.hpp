@@ -142,6 +142,12 @@ T curve_square(const Sampled<T>& m, const T* y) {
   return m.baseline ? square - sum * sum / m.weight_sum : square;
 }
 
+// Spread of costs at which a search of a curve of that sum of squares ends.
+template <class T>
+KETY_FN T tolerance(const SearchCall& call, T square) {
+  return upper(static_cast<T>(call.ftol), static_cast<T>(call.relative_ftol) * square);
+}
+
 template <class T>
 void write_voxel(const SearchCall& call, const Sampled<T>& m, long voxel, const T* unit, T cost,
                  unsigned evaluations, bool converged) {
@@ -217,8 +223,7 @@ void nelder_mead_range(const SearchCall& call, long begin, long end) {
       voxel[l] = next_voxel;
       const T square = curve_square(m, y);
       rules[l] = {m.free_count, call.max_iterations,
-                  static_cast<T>(call.ftol) + static_cast<T>(call.relative_ftol) * square,
-                  static_cast<T>(call.xtol), static_cast<T>(call.step)};
+                  tolerance(call, square), static_cast<T>(call.xtol), static_cast<T>(call.step)};
       for (long n = 0; n < samples; ++n) tile[n * L + l] = y[n];
     }
     start[l] = next_start++;
@@ -279,7 +284,7 @@ void evolution_range(const SearchCall& call, long begin, long end) {
       write_nothing<T>(call, v);
       continue;
     }
-    const T ftol = static_cast<T>(call.ftol) + static_cast<T>(call.relative_ftol) * square;
+    const T ftol = tolerance(call, square);
     for (int i = 0; i < members; ++i)
       for (int j = 0; j < 4; ++j)
         rival[4 * i + j] =

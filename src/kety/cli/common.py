@@ -29,6 +29,9 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("no flip angles given", "--vfa-angles"),
     ("no TR given", "--tr"),
     ("no flip angle given", "--flip-angle"),
+    ("choose another optimizer, e.g. 'nelder_mead'", "--optimizer nelder-mead"),
+    ("is of an optimizer; name one", "--optimizer"),
+    ("needs a processing rate", "--rate"),
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -132,14 +135,16 @@ def frames(value: str) -> slice:
     return chosen
 
 
-def delay(value: str) -> bool | float:
-    """``free`` (True), ``off`` (False) or a number of seconds."""
+def delay(value: str) -> bool | float | str:
+    """``free`` (True), ``off`` (False), ``onset`` or a number of seconds."""
     if value in ("free", "off"):
         return value == "free"
+    if value == "onset":
+        return value
     try:
         return float(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r}; expected free, off or a number of s") from None
+        raise click.BadParameter(f"{value!r}; expected free, off, onset or a number of s") from None
 
 
 def say(label: str, text: str) -> None:

@@ -10,6 +10,7 @@ import click
 
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, quiet, say, say_maps
 from kety.cli.fit_options import fit_options
+from kety.cli.solver_options import discretization_of, optimizer_of
 
 
 @click.command(cls=SectionCommand, short_help="Fit a model to a dynamic series: maps and a report.")
@@ -40,6 +41,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
     from kety.pipeline import check_folder, estimate, provenance, read_study, write_outcome
 
     get_model(options["model"])
+    optimizer, discretization = optimizer_of(options), discretization_of(options)
     if options["times"] is not None and options["interval"] is not None:
         raise KetyError("both --times and --interval are given; give one of them")
     path: Path = options["series"]
@@ -64,7 +66,8 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         delay=options["delay"],
         bounds=dict(options["bounds"]),
         baseline={"auto": None, "fit": True, "subtract": False}[options["baseline"]],
-        max_evaluations=options["max_evaluations"],
+        optimizer=optimizer,
+        discretization=discretization,
         dtype=options["dtype"],
         threads=options["threads"],
         fitted=options["fitted"],

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from kety.cli.common import bounds, delay, frames, number_or_image, numbers, option
+from kety.cli.solver_options import SOLVER_OPTIONS
 
 INPUT: Final = "Arterial input (one of --aif, --population, --aif-mask)"
 SERIES: Final = "Series"
@@ -223,9 +224,10 @@ _OPTIONS: Final = (
         MODEL,
         "--delay",
         type=delay,
-        metavar="free|off|S",
+        metavar="free|off|onset|S",
         default="free",
-        help="Fit the arrival delay in every voxel, set it to 0, or fix it at some seconds.",
+        help="Fit the arrival delay in every voxel, set it to 0, set it from the onset of every "
+        "voxel's curve, or fix it at some seconds.",
     ),
     option(
         MODEL,
@@ -245,13 +247,7 @@ _OPTIONS: Final = (
         help="Fit a constant of every voxel along, or trust the mean of the frames before arrival; "
         "auto fits it for CT.",
     ),
-    option(
-        MODEL,
-        "--max-evaluations",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Limit of model evaluations for a voxel. [default: 100]",
-    ),
+    *SOLVER_OPTIONS,
     option(
         MODEL,
         "--dtype",

@@ -128,7 +128,7 @@ def fit(
     choice = get_discretization(discretization)
     options = _chosen_optimizer(optimizer, choice)
     by_onset = isinstance(delay, str)
-    if by_onset and delay != "onset":
+    if isinstance(delay, str) and delay != "onset":
         raise KetyError(f"delay must be True, False, a number of s or 'onset', found {delay!r}")
     count = available_threads() if threads is None else threads
     if not isinstance(count, int) or count < 1:
@@ -138,7 +138,7 @@ def fit(
         times,
         aif,
         model,
-        delay=True if by_onset else delay,
+        delay=True if isinstance(delay, str) else delay,
         bounds=bounds,
         weights=weights,
         dtype=dtype,
@@ -153,8 +153,8 @@ def fit(
     voxels = data.reshape(-1, data.shape[-1], order=order)
     chosen = _chosen_voxels(mask, shape, order)
     total = len(voxels) if chosen is None else len(chosen)
-    flat = empty_maps(problem, len(voxels), fitted)
     quick = isinstance(options, VarProLM)
+    flat = empty_maps(problem, len(voxels), fitted, np.uint16 if quick else np.uint32)
 
     def solver(one: Problem) -> Solve:
         if isinstance(options, VarProLM):

@@ -153,7 +153,8 @@ def resampling_matrix(
         return np.stack([np.interp(samples, frames, e) for e in unit], axis=1)
     from scipy.interpolate import CubicSpline
 
-    return np.ascontiguousarray(CubicSpline(frames, unit)(samples))
+    matrix: NDArray[np.float64] = CubicSpline(frames, unit)(samples)
+    return matrix
 
 
 def grid_input(aif: InputFunction, times: NDArray[np.float64]) -> NDArray[np.float64]:

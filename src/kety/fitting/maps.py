@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     import xarray
 
 
-def empty_maps(problem: Problem, count: int, fitted: bool) -> dict[str, NDArray[Any]]:
-    """Maps of `count` voxels, all of them still outside: NaN, status 0."""
+def empty_maps(
+    problem: Problem, count: int, fitted: bool, evaluations: Any = np.uint16
+) -> dict[str, NDArray[Any]]:
+    """Maps of `count` voxels, all of them still outside: NaN, status 0.
+
+    `evaluations` is the type of their number: searches spend more of them than the default solver.
+    """
     maps: dict[str, NDArray[Any]] = {}
     names = [*problem.model.names, *(d.name for d in problem.model.derived)]
     for name in [*(n + s for n in names for s in ("", "_se")), "cost", "r2"]:
@@ -29,7 +34,7 @@ def empty_maps(problem: Problem, count: int, fitted: bool) -> dict[str, NDArray[
     if problem.baseline:
         maps["baseline"] = np.full(count, np.nan, problem.dtype)
         maps["baseline_se"] = np.full(count, np.nan, problem.dtype)
-    maps["evaluations"] = np.zeros(count, np.uint32)
+    maps["evaluations"] = np.zeros(count, evaluations)
     maps["status"] = np.full(count, Status.OUTSIDE, np.uint8)
     if fitted:
         for name in ("fitted", "residual"):
@@ -141,6 +146,11 @@ def to_dataset(
             "model_reference": problem.model.reference,
             "software": f"kety {__version__}",
             "optimizer": repr(optimizer),
+            **(
+                {"max_evaluations": optimizer.max_evaluations}
+                if isinstance(optimizer, VarProLM)
+                else {}
+            ),
             "discretization": choice.kind,
             "processing_rate_hz": choice.grid_rate or 0.0,
             "delay_filter": choice.filter,

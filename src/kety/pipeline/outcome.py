@@ -21,6 +21,8 @@ from kety.pipeline.telling import Tell, count, silent
 if TYPE_CHECKING:
     import xarray
 
+    from kety.fitting.discretize import Discretization
+    from kety.fitting.optimizers import Optimizer, VarProLM
     from kety.pipeline.study import Study
 
 PathLike = str | os.PathLike[str]
@@ -58,10 +60,11 @@ def estimate(
     study: Study,
     model: str = "extended_tofts",
     *,
-    delay: bool | float = True,
+    delay: bool | float | str = True,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     baseline: bool | None = None,
-    max_evaluations: int | None = None,
+    optimizer: str | VarProLM | Optimizer | None = None,
+    discretization: str | Discretization = "exact",
     dtype: str = "float32",
     threads: int | None = None,
     fitted: bool = False,
@@ -80,10 +83,8 @@ def estimate(
     """
     from kety.fitting.api import fit
     from kety.fitting.engine import available_threads, instruction_sets
-    from kety.fitting.optimizers.varprolm import VarProLM
     from kety.fitting.status import FITTED
 
-    optimizer = VarProLM() if max_evaluations is None else VarProLM(max_evaluations=max_evaluations)
     import xarray  # noqa: F401, that its import does not count as time of the fit
 
     study.aif.coefficients()
@@ -98,6 +99,7 @@ def estimate(
         mask=study.series.mask,
         baseline=study.unit == "HU" if baseline is None else baseline,
         optimizer=optimizer,
+        discretization=discretization,
         dtype=dtype,
         threads=threads,
         progress=progress,
@@ -110,7 +112,6 @@ def estimate(
         found = ", ".join(name.replace("_", " ") for name in counts if name != "outside")
         warnings.warn(f"no voxel could be fitted; all are {found}", stacklevel=2)
     maps.attrs |= {
-        "max_evaluations": optimizer.max_evaluations,
         "threads": threads or available_threads(),
         "instruction_set": instruction_sets()[0],
         "elapsed_s": round(elapsed, 4),
@@ -121,9 +122,21 @@ def estimate(
         tell(
             "fitted",
             f"{count(done, 'voxel')} in {elapsed:.2f} s ({done / elapsed:,.0f} voxels/s; "
-            f"{count(maps.attrs['threads'], 'thread')}, {maps.attrs['instruction_set']}, {dtype})",
+            f"{count(maps.attrs['threads'], 'thread')}, {maps.attrs['instruction_set']}, {dtype}; "
+            f"{_how(maps.attrs)})",
         )
     return maps
+
+
+def _how(attrs: Mapping[str, Any]) -> str:
+    """Optimizer and, where the model is not evaluated exactly at the frames, its discretization."""
+    words = str(attrs["optimizer"]).partition("(")[0]
+    if attrs["processing_rate_hz"]:
+        words += (
+            f", {attrs['discretization']} at {attrs['processing_rate_hz']:g} Hz, "
+            f"delay filter {attrs['delay_filter']}"
+        )
+    return words
 
 
 def status_counts(maps: xarray.Dataset) -> dict[str, int]:
