@@ -22,8 +22,10 @@ Sampled<T> make_sampled(const SampledCall& call) {
   m.x = static_cast<const T*>(call.x);
   m.taps = call.taps;
   m.window = static_cast<const T*>(call.window);
-  m.spectrum_re = static_cast<const T*>(call.spectrum_re);
-  m.spectrum_im = static_cast<const T*>(call.spectrum_im);
+  m.p_re = static_cast<const T*>(call.p_re);
+  m.p_im = static_cast<const T*>(call.p_im);
+  m.q_re = static_cast<const T*>(call.q_re);
+  m.q_im = static_cast<const T*>(call.q_im);
   m.twiddles = {call.transform, static_cast<const T*>(call.cosine),
                 static_cast<const T*>(call.sine)};
   m.weights = static_cast<const T*>(call.weights);
@@ -123,8 +125,7 @@ void sampled_range(const CurvesCall& call, long begin, long end) {
       for (int l = 0; l < count; ++l)
         call.costs[first + l] = static_cast<double>(get<T, W>(out[l / W], l % W));
     } else {
-      walk<T, W, G>(m, p, memory.scratch,
-                    Visit{call.values + first * m.samples, m.samples, count});
+      walk<T, W, G>(m, p, memory.scratch, Visit{call.values + first * m.samples, m.samples, count});
     }
   }
 }
@@ -222,8 +223,8 @@ void nelder_mead_range(const SearchCall& call, long begin, long end) {
     if (voxel[l] != next_voxel) {
       voxel[l] = next_voxel;
       const T square = curve_square(m, y);
-      rules[l] = {m.free_count, call.max_iterations,
-                  tolerance(call, square), static_cast<T>(call.xtol), static_cast<T>(call.step)};
+      rules[l] = {m.free_count, call.max_iterations, tolerance(call, square),
+                  static_cast<T>(call.xtol), static_cast<T>(call.step)};
       for (long n = 0; n < samples; ++n) tile[n * L + l] = y[n];
     }
     start[l] = next_start++;
@@ -272,7 +273,7 @@ void evolution_range(const SearchCall& call, long begin, long end) {
   Sampled<T> m = make_sampled<T>(call.model);
   DirectMemory<T, W> memory(call.model, m);
   const int members = call.starts;
-  const EvolutionRules<T> rules = {m.free_count, members,        call.weight,
+  const EvolutionRules<T> rules = {m.free_count,   members,        call.weight,
                                    call.crossover, call.from_best, {call.seed}};
   T* x = static_cast<T*>(kety_allocate(9L * members * static_cast<long>(sizeof(T))));
   T *rival = x + 4 * members, *f = x + 8 * members;
@@ -287,9 +288,9 @@ void evolution_range(const SearchCall& call, long begin, long end) {
     const T ftol = tolerance(call, square);
     for (int i = 0; i < members; ++i)
       for (int j = 0; j < 4; ++j)
-        rival[4 * i + j] =
-            j < m.free_count ? static_cast<T>(call.start[static_cast<long>(i) * m.free_count + j])
-                             : T(0);
+        rival[4 * i + j] = j < m.free_count
+                               ? static_cast<T>(call.start[static_cast<long>(i) * m.free_count + j])
+                               : T(0);
     int best = 0, generation = 0;
     bool converged = false;
     unsigned evaluations = 0;

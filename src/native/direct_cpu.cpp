@@ -30,23 +30,28 @@ class SampledModel {
     }
     if (call_.kind == kFir) {
       const auto window = typed(d["window"]);
-      const auto re = typed(d["spectrum_re"]), im = typed(d["spectrum_im"]);
       const auto cosine = typed(d["cosine"]), sine = typed(d["sine"]);
       call_.taps = static_cast<int>(window.size());
-      call_.transform = static_cast<int>(re.size());
-      if (im.size() != re.size() || cosine.size() != re.size() ||
-          sine.size() != re.size() || window.size() > re.size())
-        throw std::invalid_argument("arrays of the transform have inconsistent lengths");
+      call_.transform = static_cast<int>(cosine.size());
       call_.window = window.data();
-      call_.spectrum_re = re.data();
-      call_.spectrum_im = im.data();
       call_.cosine = cosine.data();
       call_.sine = sine.data();
+      // With an exact delay every lane has an input of its own and there is nothing to prepare.
+      const bool shared = call_.filter != kDelayExact;
+      const void** parts[4] = {&call_.p_re, &call_.p_im, &call_.q_re, &call_.q_im};
+      const char* names[4] = {"p_re", "p_im", "q_re", "q_im"};
+      for (int i = 0; shared && i < 4; ++i) {
+        const auto part = typed(d[names[i]]);
+        if (part.size() != cosine.size())
+          throw std::invalid_argument("arrays of the transform have inconsistent lengths");
+        *parts[i] = part.data();
+      }
+      if (sine.size() != cosine.size() || window.size() > (shared ? 2 : 1) * cosine.size())
+        throw std::invalid_argument("arrays of the transform have inconsistent lengths");
     }
     if (!d["weights"].is_none()) {
       const auto weights = typed(d["weights"]);
-      if (weights.size() != times.size())
-        throw std::invalid_argument("weights must be (samples)");
+      if (weights.size() != times.size()) throw std::invalid_argument("weights must be (samples)");
       call_.weights = weights.data();
     }
     call_.baseline = nb::cast<bool>(d["baseline"]);
@@ -106,8 +111,7 @@ class SampledModel {
     call.from_best = nb::cast<bool>(options["from_best"]);
     call.seed = nb::cast<unsigned long long>(options["seed"]);
     const size_t n = curves.shape(0);
-    if (points.size() != 4 * n || cost.size() != n || evaluations.size() != n ||
-        status.size() != n)
+    if (points.size() != 4 * n || cost.size() != n || evaluations.size() != n || status.size() != n)
       throw std::invalid_argument("output arrays do not fit the number of voxels");
     call.points = points.data();
     call.cost = cost.data();

@@ -1,8 +1,8 @@
 // Differential evolution in the unit box (Price, Storn and Lampinen, Differential Evolution, 2005):
 // rand/1/bin or best/1/bin, one generation at a time, bounds by bouncing back towards the base.
 //
-// Random numbers are a function of seed, generation, member and draw alone, so that a voxel's result
-// does not depend on where or beside what it is computed.
+// Random numbers are a function of seed, generation, member and draw alone, so that a voxel's
+// result does not depend on where or beside what it is computed.
 #pragma once
 #include "lanes.hpp"
 
@@ -38,8 +38,8 @@ constexpr int kDraws = 16;  // random numbers set aside for one member and gener
 
 // The rival of one member: x is (members, 4).
 template <class T>
-KETY_FN void mutate(const EvolutionRules<T>& rules, const T* x, int best, int generation, int member,
-                    T rival[4]) {
+KETY_FN void mutate(const EvolutionRules<T>& rules, const T* x, int best, int generation,
+                    int member, T rival[4]) {
   const unsigned long long base =
       (static_cast<unsigned long long>(generation) * rules.members + member) * kDraws;
   const int n = rules.members;

@@ -25,9 +25,10 @@ struct Sampled {
   double rate;
   int lead, ahead;
   const T* x;
-  // FIR: window of the impulse response, spectrum of x (from i = -lead on) in bit-reversed order.
+  // FIR: window of the impulse response, and what stands for the spectrum of x (from i = -lead on).
   int taps;
-  const T *window, *spectrum_re, *spectrum_im;
+  const T* window;
+  const T *p_re, *p_im, *q_re, *q_im;  // see convolve
   Twiddles<T> twiddles;
   // What is fitted.
   const T* weights;  // (samples) or null
@@ -40,8 +41,8 @@ struct Sampled {
 // Working memory of one thread.
 template <class T, int W>
 struct SampledScratch {
-  Lanes<T, W>* knots;                   // exact: G and H at the pieces
-  Lanes<T, W>*re, *im, *re2, *im2;      // FIR: transforms
+  Lanes<T, W>* knots;               // exact: G and H at the pieces
+  Lanes<T, W>*re, *im, *re2, *im2;  // FIR: transforms
 };
 
 template <class T>
@@ -109,8 +110,8 @@ KETY_FN Delay<T, W> split_delay(const Sampled<T>& m, const Lanes<T, W>& tau) {
 
 // The input at W successive samples from n on, delayed by whole samples or exactly.
 template <class T, int W>
-KETY_FN void delayed_input(const Sampled<T>& m, int n, const Delay<T, W>& d,
-                           const Lanes<T, W>& tau, Lanes<T, W> x[W]) {
+KETY_FN void delayed_input(const Sampled<T>& m, int n, const Delay<T, W>& d, const Lanes<T, W>& tau,
+                           Lanes<T, W> x[W]) {
   if (m.filter == kDelayExact) {
     const Pieces<T>& in = m.input[0];
     for (int i = 0; i < W; ++i) {
@@ -176,9 +177,9 @@ KETY_FN void walk_iir(const Sampled<T>& m, const Lanes<T, W> (*p)[4], const Visi
   }
 }
 
-// Impulse response of every lane in re or im.
-template <class T, int W>
-KETY_FN void impulse_response(const Sampled<T>& m, const Lanes<T, W>& k, Lanes<T, W>* h) {
+// Calls put(n, h) for every tap of the windowed impulse response T exp(-k n T).
+template <class T, int W, class Put>
+KETY_FN void impulse_response(const Sampled<T>& m, const Lanes<T, W>& k, const Put& put) {
   using V = Lanes<T, W>;
   constexpr int run = 16;  // powers by short runs, so that rounding does not pile up
   const T step = static_cast<T>(1.0 / m.rate);
@@ -188,80 +189,98 @@ KETY_FN void impulse_response(const Sampled<T>& m, const Lanes<T, W>& k, Lanes<T
   for (int i = 1; i < run; ++i) power[i] = power[i - 1] * r;
   const V next = power[run - 1] * r;
   for (int n = 0; n < m.taps; n += run) {
-    for (int i = 0; i < run && n + i < m.taps; ++i) h[n + i] = base * power[i] * m.window[n + i];
+    for (int i = 0; i < run && n + i < m.taps; ++i)
+      put(n + i, V(base * power[i] * m.window[n + i]));
     base *= next;
   }
-  for (int n = m.taps; n < m.twiddles.length; ++n) h[n] = V{};
+}
+
+// The impulse response convolved with the input: sample n in re[n / 2] or, where n is odd,
+// im[n / 2], from n = 0 at the first sample of x.
+//
+// Even and odd samples go as real and imaginary part z through one transform of half the length,
+// Z. With those of x as A and B = V Xodd + i Xeven, V the delay by one sample, the transform of the
+// result in the same form is P Z[k] + Q conj Z[-k], P = (A - i B) / 2, Q = (A + i B) / 2.
+template <class T, int W>
+KETY_FN void convolve(const Sampled<T>& m, const Lanes<T, W>& k, SampledScratch<T, W>& s) {
+  using V = Lanes<T, W>;
+  const int length = m.twiddles.length;
+  for (int n = m.taps / 2; n < length; ++n) s.re[n] = s.im[n] = V{};
+  impulse_response<T, W>(m, k, [&](int n, const V& h) { (n % 2 ? s.im : s.re)[n / 2] = h; });
+  fft_forward<T, W>(m.twiddles, s.re, s.im);
+  const auto combine = [&](int j, const V& x, const V& y, const V& u, const V& v) {
+    s.re[j] = m.p_re[j] * x - m.p_im[j] * y + m.q_re[j] * u + m.q_im[j] * v;
+    s.im[j] = m.p_re[j] * y + m.p_im[j] * x + m.q_im[j] * u - m.q_re[j] * v;
+  };
+  // In bit-reversed order the opposite frequency is found by turning the bits below the highest.
+  for (int j = 0, top = 1; j < length; ++j) {
+    if (j == 2 * top) top *= 2;
+    const int other = j < 2 ? j : j ^ (top - 1);
+    if (other < j) continue;
+    const V x = s.re[j], y = s.im[j], u = s.re[other], v = s.im[other];
+    combine(j, x, y, u, v);
+    if (other > j) combine(other, u, v, x, y);
+  }
+  fft_inverse<T, W>(m.twiddles, s.re, s.im);
+}
+
+// The same where every lane has an input of its own, delayed exactly; `early` samples before the
+// first of the curve are the run-up. Sample n in re[early + n], times the length.
+template <class T, int W>
+KETY_FN void convolve_delayed(const Sampled<T>& m, const Lanes<T, W>& k, const Lanes<T, W>& tau,
+                              int early, SampledScratch<T, W>& s) {
+  using V = Lanes<T, W>;
+  const int length = m.twiddles.length;
+  for (int n = 0; n < length; ++n) s.re[n] = s.im[n] = s.re2[n] = s.im2[n] = V{};
+  impulse_response<T, W>(m, k, [&](int n, const V& h) { s.re[n] = h; });
+  for (int n0 = 0; n0 < early + m.samples; n0 += W) {
+    V x[W];
+    delayed_input<T, W>(m, n0 - early, Delay<T, W>{}, tau, x);
+    for (int i = 0; i < W && n0 + i < early + m.samples; ++i) s.re2[n0 + i] = x[i];
+  }
+  fft_forward<T, W>(m.twiddles, s.re, s.im);
+  fft_forward<T, W>(m.twiddles, s.re2, s.im2);
+  for (int n = 0; n < length; ++n) {
+    const V re = s.re[n] * s.re2[n] - s.im[n] * s.im2[n];
+    s.im[n] = s.re[n] * s.im2[n] + s.im[n] * s.re2[n];
+    s.re[n] = re;
+  }
+  fft_inverse<T, W>(m.twiddles, s.re, s.im);
 }
 
 template <class T, int W, int G, class Visit>
 KETY_FN void walk_fir(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledScratch<T, W>& s,
                       const Visit& visit) {
-  static_assert(G == 1 || G == 2);
   using V = Lanes<T, W>;
-  const int length = m.twiddles.length;
-  const T norm = T(1) / static_cast<T>(length);
-  if (m.filter == kDelayExact) {
-    // Every lane has an input of its own.
-    for (int g = 0; g < G; ++g) {
-      const Delay<T, W> none = {};
-      const int early = (run_up<T, W>(m, none, p[g][3]) + W - 1) / W * W;
-      impulse_response<T, W>(m, p[g][2], s.re);
-      for (int n = 0; n < length; ++n) s.im[n] = s.re2[n] = s.im2[n] = V{};
-      for (int n0 = 0; n0 < early + m.samples; n0 += W) {
-        V x[W];
-        delayed_input<T, W>(m, n0 - early, none, p[g][3], x);
-        for (int i = 0; i < W && n0 + i < early + m.samples; ++i) s.re2[n0 + i] = x[i];
-      }
-      fft_forward<T, W>(m.twiddles, s.re, s.im);
-      fft_forward<T, W>(m.twiddles, s.re2, s.im2);
-      for (int n = 0; n < length; ++n) {
-        const V re = s.re[n] * s.re2[n] - s.im[n] * s.im2[n];
-        s.im[n] = s.re[n] * s.im2[n] + s.im[n] * s.re2[n];
-        s.re[n] = re;
-      }
-      fft_inverse<T, W>(m.twiddles, s.re, s.im);
-      const V gain = p[g][1] * norm;
-      for (int n0 = 0; n0 < m.samples; n0 += W) {
-        V x[W];
-        delayed_input<T, W>(m, n0, none, p[g][3], x);
-        for (int i = 0; i < W && n0 + i < m.samples; ++i)
-          visit(n0 + i, g, V(p[g][0] * x[i] + gain * s.re[early + n0 + i]));
-      }
-    }
-    return;
-  }
-  // Two groups share one complex transform, as its real and imaginary part.
-  impulse_response<T, W>(m, p[0][2], s.re);
-  if constexpr (G == 2)
-    impulse_response<T, W>(m, p[1][2], s.im);
-  else
-    for (int n = 0; n < length; ++n) s.im[n] = V{};
-  fft_forward<T, W>(m.twiddles, s.re, s.im);
-  for (int n = 0; n < length; ++n) {
-    const T c = m.spectrum_re[n] * norm, d = m.spectrum_im[n] * norm;
-    const V re = s.re[n] * c - s.im[n] * d;
-    s.im[n] = s.re[n] * d + s.im[n] * c;
-    s.re[n] = re;
-  }
-  fft_inverse<T, W>(m.twiddles, s.re, s.im);
-  const bool thiran = m.filter == kThiran;
+  const T norm = T(1) / static_cast<T>(m.twiddles.length);
   for (int g = 0; g < G; ++g) {
-    const V* u = g == 0 ? s.re : s.im;
-    const Delay<T, W> delay = split_delay<T, W>(m, p[g][3]);
-    const int early = run_up<T, W>(m, delay, p[g][3]);
+    const V tau = p[g][3], gain = p[g][1] * norm;
+    const Delay<T, W> delay = split_delay<T, W>(m, tau);
+    const int early = (run_up<T, W>(m, delay, tau) + W - 1) / W * W;
+    const bool exact = m.filter == kDelayExact, thiran = m.filter == kThiran;
+    if (exact)
+      convolve_delayed<T, W>(m, p[g][2], tau, early, s);
+    else
+      convolve<T, W>(m, p[g][2], s);
     V out = {}, last = {};
-    for (int n = -early; n < m.samples; ++n) {
-      V x = {}, w = {};
-      for (int l = 0; l < W; ++l) {
-        const int at = n - delay.shift[l];
-        set<T, W>(x, l, m.x[at]);
-        if (at >= -m.lead) set<T, W>(w, l, get<T, W>(u[at + m.lead], l));
+    for (int n0 = exact ? 0 : -early; n0 < m.samples; n0 += W) {
+      V x[W];
+      delayed_input<T, W>(m, n0, delay, tau, x);
+      for (int i = 0; i < W && n0 + i < m.samples; ++i) {
+        const int n = n0 + i;
+        V w = {};
+        if (exact)
+          w = s.re[early + n];
+        else
+          for (int l = 0; l < W; ++l) {
+            const int at = n - delay.shift[l] + m.lead;
+            if (at >= 0) set<T, W>(w, l, get<T, W>((at % 2 ? s.im : s.re)[at / 2], l));
+          }
+        const V y = p[g][0] * x[i] + gain * w;
+        out = thiran ? V(delay.alpha * (y - out) + last) : y;
+        last = y;
+        if (n >= 0) visit(n, g, out);
       }
-      const V y = p[g][0] * x + p[g][1] * w;
-      out = thiran ? V(delay.alpha * (y - out) + last) : y;
-      last = y;
-      if (n >= 0) visit(n, g, out);
     }
   }
 }
@@ -278,8 +297,8 @@ KETY_FN void walk_exact(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledS
     if (m.filter == kRound)
       for (int l = 0; l < W; ++l)
         set<T, W>(tau, l,
-                  static_cast<T>(whole_below(static_cast<double>(get<T, W>(tau, l)) * m.rate + 0.5) /
-                                 m.rate));
+                  static_cast<T>(
+                      whole_below(static_cast<double>(get<T, W>(tau, l)) * m.rate + 0.5) / m.rate));
     T low, high;
     extremes<T, W>(tau, low, high);
     for (int level = 0; level < kLevels; ++level) {

@@ -88,7 +88,7 @@ struct SampledCall {
   int lead, ahead;
   const void* x;  // at sample 0 of the grid
   int taps, transform;
-  const void *window, *spectrum_re, *spectrum_im, *cosine, *sine;
+  const void *window, *p_re, *p_im, *q_re, *q_im, *cosine, *sine;
   const void* weights;
   bool baseline;
   double weight_sum, lo[4], hi[4];

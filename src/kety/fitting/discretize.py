@@ -228,27 +228,38 @@ def kernel_model(
         signal = x[front - lead : front + len(samples) + ahead]
         # Cut where the measurement ends; a negative delay sees more of the response.
         taps = lead + len(samples) + max(0, -least)
-        model |= _transform(signal, taps, 2 * WIDEST_REGISTER, choice.window, dtype)
+        length = 1 << int(np.ceil(np.log2(len(signal) + taps + 2 * WIDEST_REGISTER)))
+        arrays = {"window": falling_window(choice.window, taps)}
+        if choice.filter == "exact":
+            arrays |= twiddles(length)
+        else:
+            arrays |= twiddles(length // 2) | spectrum(signal, length)
+        model |= {name: array.astype(dtype) for name, array in arrays.items()}
     return model
 
 
-def _transform(
-    signal: NDArray[np.float64], taps: int, spare: int, window: str, dtype: Any
-) -> dict[str, Any]:
-    """Window, spectrum of the input in bit-reversed order, and twiddle factors."""
-    length = 1 << int(np.ceil(np.log2(len(signal) + taps + spare)))
-    spectrum = np.fft.fft(signal, length)
-    order = np.zeros(1, np.intp)
-    while len(order) < length:
-        order = np.concatenate([2 * order, 2 * order + 1])
+def twiddles(length: int) -> dict[str, NDArray[np.float64]]:
+    """exp(-2 pi i j / length), real and imaginary part."""
     angle = 2 * np.pi * np.arange(length) / length
-    return {
-        "window": falling_window(window, taps).astype(dtype),
-        "spectrum_re": spectrum.real[order].astype(dtype),
-        "spectrum_im": spectrum.imag[order].astype(dtype),
-        "cosine": np.cos(angle).astype(dtype),
-        "sine": (-np.sin(angle)).astype(dtype),
-    }
+    return {"cosine": np.cos(angle), "sine": -np.sin(angle)}
+
+
+def spectrum(signal: NDArray[np.float64], length: int) -> dict[str, NDArray[np.float64]]:
+    """The input of a convolution as the core wants it (`convolve` in sampled.hpp).
+
+    P and Q of ``length / 2`` frequencies in bit-reversed order, for even and odd samples carried as
+    real and imaginary part.
+    """
+    padded = np.zeros(length)
+    padded[: len(signal)] = signal
+    even, odd = np.fft.fft(padded[::2]), np.fft.fft(padded[1::2])
+    later = np.exp(-2j * np.pi * np.arange(length // 2) / (length // 2))
+    a, b = even + 1j * odd, later * odd + 1j * even
+    order = np.zeros(1, np.intp)
+    while len(order) < length // 2:
+        order = np.concatenate([2 * order, 2 * order + 1])
+    p, q = ((a + sign * 1j * b)[order] / 2 for sign in (-1, 1))
+    return {"p_re": p.real, "p_im": p.imag, "q_re": q.real, "q_im": q.imag}
 
 
 def falling_window(name: str, count: int) -> NDArray[np.float64]:
