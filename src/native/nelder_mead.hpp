@@ -10,7 +10,7 @@ namespace KETY_NS {
 
 // Relative rounding of a sum of squares.
 template <class T>
-constexpr T kRounding = sizeof(T) == 4 ? T(2e-6) : T(4e-15);
+constexpr T kRounding = sizeof(T) == 4 ? T(2e-6) : T(5e-16);
 
 template <class T>
 struct SimplexRules {
