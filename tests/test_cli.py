@@ -269,6 +269,48 @@ def test_a_fixed_delay(ct: Path, tmp_path: Path, option: str, expected: float) -
     np.testing.assert_allclose(delay[np.isfinite(delay)], expected)
 
 
+def test_optimizer_and_discretization_arrive(ct: Path, tmp_path: Path) -> None:
+    result = good(
+        "fit", ct / "dce.nii.gz", "--aif", ct / "aif.csv", "--mask", ct / "tumour.nii.gz", "--out",
+        tmp_path, "--optimizer", "nelder-mead", "--preset", "paper", "--discretization", "iir",
+        "--rate", 2, "--delay-filter", "round", "--delay", "onset", "--no-report",
+    )  # fmt: skip
+    assert "NelderMead, iir at 2 Hz, delay filter round" in result.output
+    record = json.loads((tmp_path / "fit.json").read_text())
+    assert record["optimizer"] == repr(kety.NelderMead.preset("paper"))
+    assert (record["discretization"], record["processing_rate_hz"]) == ("iir", 2.0)
+    assert record["delay_filter"] == "round"
+    assert "onset" in record["delay"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--optimizer", "simplex"], ["simplex", "varprolm, nelder_mead"]),
+        (["--optimizer", "sqp", "--max-evaluations", "9"], ["varprolm", "sqp"]),
+        (["--preset", "paper"], ["name one", "--optimizer"]),
+        (["--optimizer", "varprolm", "--preset", "paper"], ["no preset"]),
+        (["--optimizer", "varprolm", "--rate", "2"], ["2 Hz", "--optimizer nelder-mead"]),
+        (["--discretization", "iir", "--rate", "-1"], ["positive number of Hz"]),
+        (["--delay-filter", "thiran"], ["sampled signal"]),
+        (["--delay-filter", "round"], ["--rate"]),
+        (["--delay", "slope"], ["free, off, onset or a number"]),
+    ],
+)
+def test_solvers_that_make_no_sense(
+    ct: Path, tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    out = tmp_path / "maps"
+    result = run(
+        "fit", ct / "dce.nii.gz", "--aif", ct / "aif.csv", "--mask", ct / "tumour.nii.gz",
+        "--out", out, *options,
+    )  # fmt: skip
+    assert result.exit_code == 2
+    for word in words:
+        assert word in result.output
+    assert not out.exists()
+
+
 def test_options_of_the_fit_arrive(ct: Path, tmp_path: Path) -> None:
     result = good(
         "fit", ct / "dce.nii.gz", "--aif", ct / "aif.csv", "--mask", ct / "tumour.nii.gz", "--out",

@@ -172,9 +172,7 @@ def test_standard_errors_are_those_of_the_default_solver(
                 "bounds": inside, "baseline": baseline, "weights": weights
             }  # fmt: skip
             default = fit(curves, TWO_PHASE, aif, **options)
-            searched = fit(
-                curves, TWO_PHASE, aif, optimizer=NelderMead.preset("paper"), **options
-            )
+            searched = fit(curves, TWO_PHASE, aif, optimizer=NelderMead.preset("paper"), **options)
             # Weighted fits have unweighted costs, which feel where the search came to rest.
             same = np.isclose(default.cost, searched.cost, rtol=1e-7 if weights is None else 1e-4)
             same &= (default.status == Status.CONVERGED).values

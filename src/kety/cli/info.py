@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @debug_option
 def command(paths: tuple[Path, ...]) -> None:
-    """Without PATH: version, processor, models with their parameters and bounds, population inputs
-    and file formats.
+    """Without PATH: version, processor, models with their parameters and bounds, optimizers,
+    population inputs and file formats.
 
     With PATH: what was found there. A path may be an image, a CSV file of an input curve, or a
     folder of maps that `kety fit` wrote.
@@ -37,6 +37,7 @@ def command(paths: tuple[Path, ...]) -> None:
 def installation() -> None:
     """Print what this installation can do."""
     from kety.fitting.engine import available_threads, instruction_sets
+    from kety.fitting.optimizers import OPTIMIZERS
     from kety.inputs import POPULATION
     from kety.io import FORMATS
     from kety.models import MODELS
@@ -56,10 +57,14 @@ def installation() -> None:
             click.echo(f"    {p.name:<8} {p.unit:<7} {low:>5g} to {high:<5g} {p.long_name}")
         for d in model.derived:
             click.echo(f"    {d.name:<8} {d.unit:<7} {'derived':<14} {d.long_name}")
+    click.echo("\nOptimizers (--optimizer)")
+    for name, record in OPTIMIZERS.items():
+        words = " ".join((record.__doc__ or "").partition("\n\n")[0].split())
+        click.echo(f"  {name.replace('_', '-')}: {words}")
     click.echo("\nPopulation inputs (--population)")
-    for record in POPULATION.values():
-        dose = f", {record.dose:g} mmol/kg" if record.dose is not None else ""
-        click.echo(f"  {record.name:<12} {record.site}{dose}. {record.reference}")
+    for curve in POPULATION.values():
+        dose = f", {curve.dose:g} mmol/kg" if curve.dose is not None else ""
+        click.echo(f"  {curve.name:<12} {curve.site}{dose}. {curve.reference}")
     click.echo("\nAcquisition protocols of the phantom (--protocol)")
     for protocol in PROTOCOLS.values():
         click.echo(f"  {protocol.name:<12} {protocol.description}")
