@@ -20,6 +20,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "fit": "kety.cli.fit",
     "demo": "kety.cli.demo",
     "simulate": "kety.cli.simulate",
+    "protocol": "kety.cli.protocol",
     "info": "kety.cli.info",
 }
 """Name to module, whose ``command`` it is."""

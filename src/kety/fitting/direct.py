@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 AT_BOUND = 1e-5
 """Distance from a bound, as a fraction of the distance between bounds, that counts as at it."""
+WIDE, CROWDING = 100.0, 4
+"""Ratio of the bounds of an amplitude or rate above which starts crowd towards the lower one, as
+this power of a uniform coordinate: between 0 and 60 /min hardly any would lie where tissue does."""
 NUMBERS_AT_ONCE = 1 << 25
 """Numbers of the Jacobian held at a time when errors are computed."""
 
@@ -94,7 +97,6 @@ def prepare_search(
     scale = power_of_two(float(np.abs(problem.aif.concentration).max()))
     aif = replace(problem.aif, concentration=problem.aif.concentration / scale)
     lo, hi = problem.kernel_bounds()
-    free = np.flatnonzero(hi > lo)
     sampling = make_sampling(problem, choice)
 
     def model(precision: Any) -> Any:
@@ -118,13 +120,18 @@ def prepare_search(
     searched = model(np.float32) if single else exact
     screen = prepare(problem, VarProLM()) if problem.find_enhancing else None
 
+    count = (
+        optimizer.population if isinstance(optimizer, DifferentialEvolution) else optimizer.starts
+    )
+    starts = starting_points(count, lo, hi)
+
     def search(y: NDArray[np.float64]) -> Found:
         on_samples = y if sampling.resampling is None else y @ sampling.resampling.T
         if native:
             return _search_native(
-                searched, optimizer, on_samples, scale, free.size, single, problem.threads
+                searched, optimizer, on_samples, starts, scale, single, problem.threads
             )
-        return _search_each(searched, optimizer, on_samples, scale, lo, hi, free)
+        return _search_each(searched, optimizer, on_samples, starts, scale, lo, hi)
 
     def solve(curves: NDArray[Any]) -> KernelFit:
         result = no_fit(problem, len(curves), fitted)
@@ -156,6 +163,18 @@ def prepare_search(
     return solve
 
 
+def starting_points(
+    count: int, lo: NDArray[np.float64], hi: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Starts (count, free parameters) in the unit box between bounds on v, a, k, tau.
+
+    Halton's sequence, between wide bounds (`WIDE`) crowded towards the lower one.
+    """
+    free = hi > lo
+    wide = (hi > WIDE * lo) & np.array([True, True, True, False])
+    return halton_starts(count, int(free.sum())) ** np.where(wide, CROWDING, 1)[free]
+
+
 def _parts(voxels: NDArray[np.intp], samples: int) -> Iterator[NDArray[np.intp]]:
     """Voxels in parts whose Jacobian fits `NUMBERS_AT_ONCE`."""
     size = max(1, NUMBERS_AT_ONCE // (5 * samples))
@@ -167,18 +186,17 @@ def _search_native(
     model: Any,
     optimizer: Any,
     curves: NDArray[np.float64],
+    starts: NDArray[np.float64],
     scale: float,
-    dimension: int,
     single: bool,
     threads: int,
 ) -> Found:
     from kety import _native
 
     simplex = isinstance(optimizer, NelderMead)
-    count = optimizer.starts if simplex else optimizer.population
     options = {
         "method": _native.NELDER_MEAD if simplex else _native.EVOLUTION,
-        "start": halton_starts(count, dimension),
+        "start": starts,
         "max_iterations": optimizer.max_iterations,
         "ftol": optimizer.ftol / scale**2,
         "relative_ftol": optimizer.relative_ftol,
@@ -201,11 +219,12 @@ def _search_each(
     model: Any,
     optimizer: Any,
     curves: NDArray[np.float64],
+    starts: NDArray[np.float64],
     scale: float,
     lo: NDArray[np.float64],
     hi: NDArray[np.float64],
-    free: NDArray[np.intp],
 ) -> Found:
+    free = np.flatnonzero(hi > lo)
     voxels = len(curves)
     points = np.tile(lo, (voxels, 1))
     evaluations = np.zeros(voxels, np.uint32)
@@ -221,7 +240,9 @@ def _search_each(
             out *= scale**2
             return out
 
-        found = optimizer.minimise(objective, free.size, scale=float(curve @ curve) * scale**2)
+        found = optimizer.minimise(
+            objective, free.size, starts, scale=float(curve @ curve) * scale**2
+        )
         points[v, free] = lo[free] + np.clip(found.x, 0.0, 1.0) * (hi - lo)[free]
         evaluations[v] = found.evaluations
         status[v] = Status.CONVERGED if found.converged else Status.ITERATION_LIMIT

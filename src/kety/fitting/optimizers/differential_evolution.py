@@ -56,8 +56,8 @@ class DifferentialEvolution(Optimizer):
     Notes
     -----
     Source: Svistoun et al., Tomography 5:209, 2019, doi 10.18383/j.tom.2018.00048. The paper does
-    not state F and CR; those of the preset ``paper`` are set in the code that accompanies the book
-    of Price et al., which the paper ran.
+    not state F and CR; the values here are set in the code that accompanies the book of Price et
+    al., which the paper ran.
     """
 
     PAPER: ClassVar[Mapping[str, Any]] = {
@@ -65,19 +65,16 @@ class DifferentialEvolution(Optimizer):
         "max_iterations": 1000,
         "ftol": 1e-8,
         "relative_ftol": 0.0,
-        "weight": 0.85,
-        "crossover": 1.0,
-        "strategy": "rand1bin",
     }
 
     population: int = 32
-    max_iterations: int = 300
+    max_iterations: int = 1000
     ftol: float = 0.0
-    relative_ftol: float = 1e-5
-    weight: float = 0.7
-    crossover: float = 0.9
+    relative_ftol: float = 1e-6
+    weight: float = 0.85
+    crossover: float = 1.0
     seed: int = 1
-    strategy: str = "best1bin"
+    strategy: str = "rand1bin"
     backend: str = "native"
 
     def __post_init__(self) -> None:

@@ -60,12 +60,12 @@ class NelderMead(Optimizer):
         "relative_ftol": 0.0,
     }
 
-    starts: int = 8
-    max_iterations: int = 400
+    starts: int = 12
+    max_iterations: int = 1000
     ftol: float = 0.0
     xtol: float = 1e-4
     relative_ftol: float = 1e-6
-    step: float = 0.1
+    step: float = 0.25
     backend: str = "native"
 
     def __post_init__(self) -> None:

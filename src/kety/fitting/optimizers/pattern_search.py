@@ -30,6 +30,9 @@ from kety.fitting.optimizers.base import (
 # NOMAD takes values that differ by less than this as equal.
 NOMAD_EPSILON = 1e-13
 
+# The value of points that have none; told that they failed, NOMAD can end the process.
+UNUSABLE = 1e19
+
 # NOMAD keeps its state in static variables: a second search at the same time ends the process.
 _ALONE = threading.Lock()
 
@@ -53,9 +56,7 @@ class PatternSearch(Optimizer):
         `ftol` relative to the sum of squares of the curve; the larger one counts.
     directions : {"coordinate", "ortho"}
         Poll along the axes, or along orthogonal directions that change (Abramson et al., SIAM J
-        Optim 20:948, 2009), which get along narrow valleys.
-    model_search : bool
-        Also try the minimum of a quadratic model before each poll.
+        Optim 20:948, 2009), which follow narrow valleys.
     seed : int
         Seed of the random numbers, the same for every voxel.
 
@@ -71,18 +72,16 @@ class PatternSearch(Optimizer):
         "starts": 32,
         "max_iterations": 1000,
         "ftol": 1e-8,
-        "xtol": 1e-6,
         "relative_ftol": 0.0,
         "directions": "coordinate",
     }
 
-    starts: int = 8
+    starts: int = 4
     max_iterations: int = 1000
     ftol: float = 0.0
-    xtol: float = 1e-4
-    relative_ftol: float = 1e-6
+    xtol: float = 1e-6
+    relative_ftol: float = 1e-8
     directions: str = "ortho"
-    model_search: bool = False
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -142,7 +141,7 @@ class PatternSearch(Optimizer):
             f"MIN_MESH_SIZE ( {' '.join([repr(mesh)] * n)} )",
             "DIRECTION_TYPE CS" if along else "DIRECTION_TYPE ORTHO 2N",
             f"CS_OPTIMIZATION {'yes' if along else 'no'}",
-            f"QUAD_MODEL_SEARCH {'yes' if self.model_search else 'no'}",
+            "QUAD_MODEL_SEARCH no",
             "NM_SEARCH no",
             "SPECULATIVE_SEARCH no",
             "EVAL_USE_CACHE no",  # looking a point up takes longer than evaluating it
@@ -161,25 +160,28 @@ class _Poll:
         self.handler: int | None = None
 
     def __call__(self, block: Any) -> list[bool]:
-        if self.error is not None:
-            return [False] * block.size()
-        try:
-            # NOMAD takes Ctrl-C for itself; Python is to have it.
-            _set_handler(signal.SIGINT, self.handler)
-            points = [block.get_x(k) for k in range(block.size())]
-            axes = range(self.dimension)
-            x = np.array([[point.get_coord(j) for j in axes] for point in points])
-            costs = self.objective(x)
-            self.evaluations += len(x)
-            least = int(np.argmin(costs))
-            if costs[least] < self.cost:
-                self.x, self.cost = x[least], float(costs[least])
-            for point, cost in zip(points, costs, strict=True):
-                point.setBBO(repr(float(cost) * self.factor).encode())
-        except BaseException as error:  # cannot pass through NOMAD; raised when it returns
-            self.error = error
-            return [False] * block.size()
+        points = [block.get_x(k) for k in range(block.size())]
+        costs = np.full(len(points), UNUSABLE)
+        if self.error is None:
+            try:
+                # NOMAD takes Ctrl-C for itself; Python is to have it.
+                _set_handler(signal.SIGINT, self.handler)
+                costs = np.nan_to_num(self._evaluate(points), nan=UNUSABLE, posinf=UNUSABLE)
+            except BaseException as error:  # cannot pass through NOMAD; raised when it returns
+                self.error = error
+        for point, cost in zip(points, costs.tolist(), strict=True):
+            point.setBBO(repr(cost).encode())
         return [True] * len(points)
+
+    def _evaluate(self, points: list[Any]) -> Floats:
+        axes = range(self.dimension)
+        x = np.array([[point.get_coord(j) for j in axes] for point in points])
+        costs = self.objective(x)
+        self.evaluations += len(x)
+        least = int(np.argmin(costs))
+        if costs[least] < self.cost:
+            self.x, self.cost = x[least], float(costs[least])
+        return costs * self.factor
 
 
 def _nomad() -> ModuleType:

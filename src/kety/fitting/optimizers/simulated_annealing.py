@@ -62,16 +62,15 @@ class SimulatedAnnealing(Optimizer):
         "max_iterations": 1000,
         "ftol": 1e-8,
         "relative_ftol": 0.0,
-        "stall": 500,
     }
 
-    starts: int = 1
+    starts: int = 2
     max_iterations: int = 1000
     ftol: float = 0.0
     relative_ftol: float = 1e-6
-    stall: int = 200
+    stall: int = 250
     temperature: float = 1.0
-    visit: float = 2.62
+    visit: float = 2.0
     accept: float = -5.0
     seed: int = 1
 

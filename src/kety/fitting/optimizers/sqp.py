@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,8 +63,8 @@ class SQP(Optimizer):
         "relative_ftol": 0.0,
     }
 
-    starts: int = 8
-    max_iterations: int = 100
+    starts: int = 16
+    max_iterations: int = 1000
     ftol: float = 0.0
     xtol: float = 1e-5
     relative_ftol: float = 1e-8
@@ -91,12 +92,14 @@ class SQP(Optimizer):
 
     def _search(self, objective: Objective, x0: Floats, tolerance: float, unit: float) -> Solution:
         counted = Counted(objective)
+        least, place, last, settled = np.inf, x0, x0, False
 
         def cost_and_gradient(x: Floats) -> tuple[float, Floats]:
+            nonlocal least, place
             cost, slope = differences(counted, x, self.gradient)
+            if cost < least:
+                least, place = cost, np.clip(x, 0.0, 1.0)
             return cost / unit, slope / unit
-
-        last, settled = x0, False
 
         def watch(x: Floats) -> None:
             nonlocal last, settled
@@ -105,37 +108,35 @@ class SQP(Optimizer):
             if settled:
                 raise StopIteration
 
-        result = scipy_optimize().minimize(
-            cost_and_gradient,
-            x0,
-            jac=True,
-            method="SLSQP",
-            bounds=[(0.0, 1.0)] * len(x0),
-            callback=watch,
-            # The first step goes along the gradient, so costs are made of the order of 1.
-            options={"ftol": tolerance / unit, "maxiter": self.max_iterations},
-        )
-        return Solution(
-            np.clip(result.x, 0.0, 1.0),
-            float(result.fun) * unit,
-            counted.evaluations,
-            settled or bool(result.success),
-        )
+        # Not every version of SciPy takes StopIteration as the end of SLSQP.
+        with suppress(StopIteration):
+            result = scipy_optimize().minimize(
+                cost_and_gradient,
+                x0,
+                jac=True,
+                method="SLSQP",
+                bounds=[(0.0, 1.0)] * len(x0),
+                callback=watch,
+                # The first step goes along the gradient: costs are made of the order of 1.
+                options={"ftol": tolerance / unit, "maxiter": self.max_iterations},
+            )
+            settled |= bool(result.success)
+        return Solution(place, least, counted.evaluations, settled)
 
 
 def differences(objective: Objective, x: Floats, kind: str) -> tuple[float, Floats]:
-    """Cost and gradient (n,) at `x` from one call of the objective, with no point off the box."""
+    """Cost and gradient (n,) at `x` from one call of the objective, with no point off the box.
+
+    Near a bound the points of ``central`` lie on one side, at one and two steps, and the slope is
+    that of the parabola through the three costs: exact to the same order.
+    """
     x = np.clip(x, 0.0, 1.0)
     step = DIFFERENCE_STEPS[kind]
-    forward = np.minimum(x + step, 1.0)
-    backward = np.maximum(x - step, 0.0)
+    one = np.where(x + step <= 1.0, step, -step)
     if kind == "forward":
-        backward = np.where(x + step > 1.0, backward, x)
-        forward = np.where(x + step > 1.0, x, forward)
-        # One of the two is x itself, whose cost is known.
-        moved = np.where(forward > x, forward, backward)
-        costs = objective(np.vstack([x, x + np.diag(moved - x)]))
-        return float(costs[0]), (costs[1:] - costs[0]) / (moved - x)
-    n = len(x)
-    costs = objective(np.vstack([x, x + np.diag(forward - x), x + np.diag(backward - x)]))
-    return float(costs[0]), (costs[1 : n + 1] - costs[n + 1 :]) / (forward - backward)
+        costs = objective(np.vstack([x, x + np.diag(one)]))
+        return float(costs[0]), (costs[1:] - costs[0]) / one
+    two = np.where((x >= step) & (x + step <= 1.0), -one, 2 * one)
+    costs = objective(np.vstack([x, x + np.diag(one), x + np.diag(two)]))
+    near, far = (costs[1:] - costs[0]).reshape(2, -1)
+    return float(costs[0]), (two * near / one - one * far / two) / (two - one)

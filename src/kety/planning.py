@@ -1,0 +1,399 @@
+"""What error to expect of a study before it is made: Cramér–Rao bound and simulation.
+
+Truth curves come from the input as it is given. They get noise and go through the chosen fit with
+the input that a study would have: known at other times, and with noise of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kety.errors import KetyError
+from kety.fitting.forward import check_coverage, checked_times, kernel_curves, simulate_curves
+from kety.fitting.problem import Problem, make_problem
+from kety.fitting.status import Status
+from kety.models import ROLES, Derived, Model, Parameter, get_model
+
+if TYPE_CHECKING:
+    import xarray
+
+    from kety.inputs import InputFunction
+
+Floats = NDArray[np.float64]
+
+TISSUES: Final[Mapping[str, Mapping[str, float]]] = {
+    "tumour": {"ktrans": 0.25, "kep": 0.60, "vb": 0.06, "delay": 3.3},
+    "leaky tumour": {"ktrans": 0.60, "kep": 1.50, "vb": 0.10, "delay": 2.3},
+    "slow tumour": {"ktrans": 0.10, "kep": 0.35, "vb": 0.08, "delay": 5.7},
+    "muscle": {"ktrans": 0.08, "kep": 0.60, "vb": 0.03, "delay": 4.4},
+    "vascular tissue": {"ktrans": 0.40, "kep": 1.00, "vb": 0.18, "delay": 1.6},
+}
+"""Typical tissues, in public units."""
+PUBLISHED: Final[Mapping[str, tuple[float, float]]] = {
+    "ktrans": (0.02, 1.0),
+    "kep": (0.1, 3.0),
+    "vb": (0.01, 0.2),
+    "delay": (0.0, 10.0),
+}
+"""Ranges of the data sets of Svistoun et al. (Tomography 2019, doi:10.18383/j.tom.2018.00048)."""
+FIGURES: Final = ("bias", "sd", "rmse", "median_error", "mean_percent_error", "coverage")
+"""Figures of the simulation that have confidence limits, ``<name>_low`` and ``<name>_high``."""
+
+SCANS: Final = 50
+"""Noisy inputs that are tried; all voxels of a scan share theirs."""
+BOUNDS_DRAWN: Final = 2048  # draws from ranges for which the bound is computed
+SINGULAR: Final = 1e-8  # ratio of singular values of J, columns of unit length
+NORMAL: Final = 1.96  # half a 95 % interval in standard errors
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Voxels whose parameters are drawn uniformly and independently.
+
+    ``limits`` maps a parameter to (lower, upper) in its public unit; equal limits hold it there.
+    """
+
+    limits: Mapping[str, tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        for name, pair in self.limits.items():
+            try:
+                lower, upper = (float(limit) for limit in pair)
+                if not -np.inf < lower <= upper < np.inf:
+                    raise ValueError
+            except (TypeError, ValueError):
+                raise KetyError(
+                    f"{name} must be a finite number, or (lower, upper) in order, found {pair!r}"
+                ) from None
+
+
+def expected_errors(
+    times: ArrayLike,
+    noise: float | Mapping[str, float],
+    aif: InputFunction,
+    *,
+    tissues: Mapping[str, Mapping[str, float] | Ranges] | Ranges | None = None,
+    model: str = "extended_tofts",
+    delay: bool | float | str = True,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    optimizer: Any = None,
+    discretization: Any = "exact",
+    input_times: ArrayLike | str | None = None,
+    input_noise: float = 0.0,
+    copies: int = 2000,
+    seed: int = 0,
+    baseline: bool = False,
+    dtype: str = "float32",
+    threads: int | None = None,
+    progress: bool = False,
+) -> xarray.Dataset:
+    """Expect the errors of a study: the Cramér–Rao bound, and noisy copies through the fit.
+
+    Parameters
+    ----------
+    times : (T,) array
+        Frame times, s.
+    noise : float or mapping of str to float
+        Standard deviation of the white noise of every frame in the input's unit, for all tissues or
+        for each. 0 leaves the errors of the method alone.
+    aif : InputFunction
+        The true input. It must cover the frames and should be finer than they are.
+    tissues : mapping of str to (mapping of str to float, or Ranges), or Ranges, optional
+        Name to the true parameters in public units (a delay left out is 0), or to ranges from which
+        each copy draws its own, pooled in one row. Default: `TISSUES`.
+    model, delay, bounds, optimizer, discretization, baseline, dtype, threads, progress
+        As of `kety.fit`, to which they go.
+    input_times : (n,) array or "frames", optional
+        Times (s) at which the fit knows the input; ``"frames"``: where an input measured in the
+        series is known. Default: as ``aif`` is given.
+    input_noise : float
+        Standard deviation of the noise of those samples, in the input's unit, shared by all voxels
+        of a scan; `SCANS` scans are simulated.
+    copies, seed : int
+        Noisy voxels of each tissue, at least 2, and where their random numbers start. Truths drawn
+        from ranges do not depend on the frames: protocols are compared on the same voxels.
+
+    Returns
+    -------
+    xarray.Dataset
+        On (tissue, parameter), units in the coordinate ``units``: ``truth`` (mean of the draws),
+        ``crb`` (see `cramer_rao`; root mean square over draws), ``bias`` and its Monte Carlo
+        standard error ``bias_error``, ``sd`` of the errors, ``rmse``; in %: ``median_error`` and
+        ``mean_percent_error`` of |error / truth|; ``coverage``, the share of voxels within one of
+        their own standard errors of the truth; 95 % confidence limits (see `FIGURES`); ``note``.
+        On (tissue): ``noise`` and the shares of voxels ``failed`` (a parameter has no estimate and
+        is left out of its figures), ``at_bound`` and ``iteration_limit``. On (tissue, parameter,
+        copy): ``error`` and ``percent_error``, signed.
+
+    `KetyError` is raised for arguments that do not fit together, and says what was expected.
+    """
+    import xarray
+    from tqdm import tqdm
+
+    from kety.fitting.api import fit
+
+    fitted: dict[str, Any] = {"model": model, "bounds": bounds, "dtype": dtype}
+    fitted["baseline"] = baseline
+    # A delay that is set from the onset is an estimate too.
+    checks: dict[str, Any] = {"delay": True if isinstance(delay, str) else delay, "threads": 1}
+    problem = make_problem(times, aif, **fitted, **checks, weights=None, find_enhancing=False)
+    record, frames = problem.model, problem.times
+    chosen = checked_tissues(tissues, record)
+    given = noise if isinstance(noise, Mapping) else dict.fromkeys(chosen, noise)
+    if set(given) != set(chosen):
+        raise KetyError(f"noise is given for {', '.join(given)}; expected {', '.join(chosen)}")
+    noises = [_number(f"noise of {name}", given[name], 0) for name in chosen]
+    copies, seed = _number("copies", copies, 2, int), _number("seed", seed, 0, int)
+    known = _known_input(aif, input_times, frames)
+    input_noise = _number("input_noise", input_noise, 0)
+    truths = [drawn(tissue, record, copies, seed) for tissue in chosen.values()]
+    curves = np.random.default_rng([seed, 1]).standard_normal((len(chosen), copies, frames.size))
+    for i, truth in enumerate(truths):
+        curves[i] = noises[i] * curves[i] + simulate_curves(truth, frames, aif, model)
+
+    quantities: tuple[Parameter | Derived, ...] = (*record.parameters, *record.derived)
+    values = np.full((len(chosen), copies, len(quantities)), np.nan)
+    errors, status = values.copy(), np.zeros(values.shape[:2], np.uint8)
+    # What is independent: voxels, or scans where voxels share a noisy input.
+    scans = min(SCANS, copies) if input_noise else 1
+    group = np.arange(copies) * scans // copies if input_noise else np.arange(copies)
+    for scan in tqdm(range(scans), desc="scans", disable=not progress or scans == 1):
+        part = np.flatnonzero(group == scan) if input_noise else group
+        random = np.random.default_rng([seed, 2, scan])
+        samples = known.concentration + input_noise * random.standard_normal(known.times.size)
+        maps = fit(
+            curves[:, part],
+            frames,
+            replace(known, concentration=samples) if input_noise else known,
+            delay=delay,
+            **fitted,
+            mask=np.ones((len(chosen), part.size), np.bool_),
+            optimizer=optimizer,
+            discretization=discretization,
+            threads=threads,
+            progress=progress and scans == 1,
+        )
+        if maps.attrs["interrupted"]:
+            raise KeyboardInterrupt
+        for k, q in enumerate(quantities):
+            values[:, part, k], errors[:, part, k] = maps[q.name], maps[f"{q.name}_se"]
+        status[:, part] = maps["status"]
+    values[~np.isfinite(values)] = np.nan
+    rows = zip(truths, noises, values, errors, strict=True)
+    cells = [_cells(problem, *row, group) for row in rows]
+    stacked = {key: np.array([[c[key] for c in row] for row in cells]) for key in cells[0][0]}
+    stacked |= {"noise": np.array(noises), "failed": np.isnan(values).any(axis=2).mean(axis=1)}
+    for outcome in (Status.AT_BOUND, Status.ITERATION_LIMIT):
+        stacked[outcome.meaning] = (status == outcome).mean(axis=1)
+    return xarray.Dataset(
+        {name: (("tissue", "parameter", "copy")[: a.ndim], a) for name, a in stacked.items()},
+        coords={
+            "tissue": list(chosen),
+            "parameter": [q.name for q in quantities],
+            "units": ("parameter", [q.unit for q in quantities]),
+            "time": frames,
+        },
+        attrs={
+            **maps.attrs,
+            "baseline": "fitted along" if baseline else "known",
+            "input": f"{aif.name}, known at {known.times.size} times",
+            "input_noise": input_noise,
+            "seed": seed,
+        },
+    )
+
+
+def cramer_rao(
+    parameters: Mapping[str, ArrayLike],
+    times: ArrayLike,
+    noise: float,
+    aif: InputFunction,
+    model: str = "extended_tofts",
+    *,
+    fixed: Collection[str] = (),
+    baseline: bool = False,
+) -> dict[str, Floats]:
+    """Smallest standard deviations (V,) of unbiased estimates of all parameters, derived ones too.
+
+    ``noise * sqrt(g' inv(J'J) g)`` at the truth (Kay, Fundamentals of Statistical Signal Processing
+    I, 1993, sections 3.7 and 3.8): J the exact derivatives of the curve with respect to what is
+    estimated, ``baseline`` among it, g the gradient of the quantity. The input and parameters in
+    ``fixed`` count as known. Bounds do not count: where they hold estimates, errors may be smaller.
+    NaN for what the frames do not determine, and for what is known.
+
+    Arguments and errors are those of `kety.simulate_curves`; ``noise`` is in the input's unit, and
+    `KetyError` is raised for fewer frames than unknowns too.
+    """
+    record, frames = get_model(model), checked_times(times)
+    simulate_curves(parameters, frames[-1:], aif, model)  # for its checks
+    given = [np.asarray({"delay": 0.0, **parameters}[n], np.float64) for n in record.names]
+    values = dict(zip(record.names, np.broadcast_arrays(*map(np.atleast_1d, given)), strict=True))
+    free = [p for p in record.parameters if p.name not in fixed]
+    count, unknowns = values[record.names[0]].size, len(free) + baseline
+    if not free or frames.size < unknowns:
+        raise KetyError(f"{frames.size} frames, {unknowns} unknowns; add frames or free parameters")
+    kernel = record.kernel_parameters(values, aif, count)
+    exact = kernel_curves(aif, frames, kernel, jacobian=True)[1]
+    assert exact is not None
+    jacobian = np.ones((count, frames.size, unknowns))
+    for k, p in enumerate(free):
+        jacobian[:, :, k] = exact[:, :, ROLES.index(p.role)] * p.kernel_factor(aif)
+    # Columns of unit length: what is singular must not depend on units.
+    length = np.linalg.norm(jacobian, axis=1)
+    length[length == 0] = 1.0
+    _, strength, axes = np.linalg.svd(jacobian / length[:, None], full_matrices=False)
+    dark = strength <= SINGULAR * strength[:, :1]
+    gradients: dict[str, dict[str, Any]] = {n: {n: 1.0} for n in record.names}
+    for d in record.derived:
+        slopes = d.gradient(*(values[n] for n in d.of), aif.hematocrit)
+        gradients[d.name] = dict(zip(d.of, slopes, strict=True))
+    deviations = {}
+    for name, gradient in gradients.items():
+        slope = np.zeros_like(length)
+        for k, p in enumerate(free):
+            slope[:, k] = gradient.get(p.name, 0.0) / length[:, k]
+        along = np.einsum("vij,vj->vi", axes, slope)
+        size = np.linalg.norm(slope, axis=1)
+        seen = np.abs(np.where(dark, along, 0.0)).max(axis=1) <= np.sqrt(SINGULAR) * size
+        terms = np.where(dark, 0.0, along / np.where(dark, 1.0, strength))
+        bound = noise * np.linalg.norm(terms, axis=1)
+        deviations[name] = np.where(seen & (size > 0), bound, np.nan)
+    return deviations
+
+
+def checked_tissues(
+    tissues: Mapping[str, Mapping[str, float] | Ranges] | Ranges | None, model: Model
+) -> dict[str, Ranges]:
+    """Tissues as ranges, one value as equal limits; `KetyError` for what the model cannot take."""
+    if tissues is None:
+        tissues = {n: {p: t[p] for p in model.names if p in t} for n, t in TISSUES.items()}
+    if isinstance(tissues, Ranges):
+        tissues = {"uniform": tissues}
+    if not isinstance(tissues, Mapping) or not tissues:
+        raise KetyError(f"tissues must map names to parameters, or be Ranges; found {tissues!r}")
+    chosen = {}
+    for name, tissue in tissues.items():
+        if not isinstance(tissue, Ranges):
+            tissue = Ranges({n: (v, v) for n, v in tissue.items()})
+        chosen[name] = tissue
+        unknown = sorted(set(tissue.limits) - set(model.names))
+        missing = [n for n in model.names if n not in tissue.limits and n != "delay"]
+        if unknown or missing:
+            raise KetyError(
+                f"tissue {name!r}: {model.name} has the parameters {', '.join(model.names)}; "
+                f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+            )
+        for p in model.parameters:
+            if p.role != "tau" and tissue.limits[p.name][0] < 0:
+                raise KetyError(f"tissue {name!r}: {p.name} must not be negative")
+    return chosen
+
+
+def drawn(tissue: Ranges, model: Model, copies: int, seed: int) -> dict[str, Floats]:
+    """True parameters of a tissue, (copies,), or (1,) where nothing varies."""
+    random = np.random.default_rng([seed, 0])
+    count = copies if any(lo < hi for lo, hi in tissue.limits.values()) else 1
+    return {n: random.uniform(*tissue.limits.get(n, (0.0, 0.0)), count) for n in model.names}
+
+
+def _number(name: str, value: Any, least: int, kind: type = float) -> Any:
+    valid = (int, np.integer) if kind is int else (int, float, np.number)
+    if isinstance(value, valid) and least <= value < np.inf:
+        return kind(value)
+    what = "whole" if kind is int else "finite"
+    raise KetyError(f"{name} must be a {what} number, at least {least}, found {value!r}")
+
+
+def _known_input(
+    aif: InputFunction, input_times: ArrayLike | str | None, frames: Floats
+) -> InputFunction:
+    if input_times is None:
+        return aif
+    if isinstance(input_times, str) and input_times != "frames":
+        raise KetyError(f"input_times must be 'frames' or times in s, found {input_times!r}")
+    known = frames if isinstance(input_times, str) else checked_times(input_times)
+    check_coverage(aif, known, known[-1])
+    return replace(aif, times=known, concentration=aif(known))
+
+
+def _cells(
+    problem: Problem, truth: Any, noise: float, values: Floats, errors: Floats, group: Any
+) -> list[dict[str, Any]]:
+    """All that is told of each parameter of one tissue, from its estimates (copy, parameter)."""
+    model, aif = problem.model, problem.aif
+    limits = dict(problem.bounds)
+    fixed = {name: np.array(lo) for name, (lo, hi) in limits.items() if lo == hi}
+    some = {name: true[:BOUNDS_DRAWN] for name, true in truth.items()}
+    options: dict[str, Any] = {"fixed": fixed, "baseline": problem.baseline}
+    bounds = cramer_rao(some, problem.times, noise, aif, model.name, **options)
+    cells = []
+    for d in model.derived:
+        truth[d.name] = d.value(*(truth[n] for n in d.of), aif.hematocrit)
+        if fixed.keys() >= set(d.of):
+            limits[d.name] = (float(d.value(*(fixed[n] for n in d.of), aif.hematocrit)),) * 2
+    for k, (name, true) in enumerate(truth.items()):
+        error = values[:, k] - true
+        percent = 100 * error / np.where(true == 0, np.nan, np.abs(true))
+        bound = bounds[name][np.isfinite(bounds[name])]
+        cell = _figures(error, percent, errors[:, k], group)
+        cell["truth"] = true.mean()
+        cell["crb"] = np.sqrt(np.mean(bound**2)) if bound.size else np.nan
+        cell["note"] = _note(true, bounds[name], *limits.get(name, (-np.inf, np.inf)))
+        cell["error"], cell["percent_error"] = error.astype(np.float32), percent.astype(np.float32)
+        cells.append(cell)
+    return cells
+
+
+def _note(true: Floats, bound: Floats, lower: float, upper: float) -> str:
+    outside = bool(((true < lower) | (true > upper)).any())
+    if lower == upper:
+        return f"fixed at {lower:g}{', which is not the truth' if outside else ''}"
+    lost = float(np.mean(np.isnan(bound)))
+    share = "" if lost == 1 else f" in {100 * lost:.2g} % of the draws"
+    notes = [f"truth outside the bounds {lower:g} to {upper:g}"] if outside else []
+    return "; ".join(notes + [f"not determined by the frames{share}"] * (lost > 0))
+
+
+def _figures(error: Floats, percent: Floats, standard: Floats, group: Any) -> dict[str, Any]:
+    """`FIGURES` of one parameter with their confidence limits; NaN where there are no estimates."""
+    out: dict[str, Any] = {f"{n}{end}": np.nan for n in FIGURES for end in ("", "_low", "_high")}
+    out["bias_error"] = np.nan
+
+    def put(name: str, value: float, low: float, high: float) -> None:
+        out.update({name: value, f"{name}_low": low, f"{name}_high": high})
+
+    here = np.isfinite(error)
+    if here.sum() > 1:
+        e, one = error[here], group[here]
+        bias, half = _mean(e, one)
+        put("bias", bias, bias - half, bias + half)
+        out["bias_error"] = half / NORMAL
+        for name, squares in (("sd", (e - bias) ** 2 * e.size / (e.size - 1)), ("rmse", e**2)):
+            mean, half = _mean(squares, one)
+            root = np.sqrt(mean)
+            half = half / (2 * root) if root else 0.0
+            put(name, root, max(root - half, 0.0), root + half)
+    here &= np.isfinite(standard)
+    if here.sum() > 1:
+        share, half = _mean(np.abs(error[here]) <= standard[here], group[here])
+        put("coverage", share, max(share - half, 0.0), min(share + half, 1.0))
+    here = np.isfinite(percent)
+    if here.sum() > 1:
+        p, one = np.abs(percent[here]), group[here]
+        mean, half = _mean(p, one)
+        put("mean_percent_error", mean, mean - half, mean + half)
+        half = _mean(p <= np.median(p), one)[1]
+        put("median_error", *np.quantile(p, np.clip([0.5, 0.5 - half, 0.5 + half], 0, 1)))
+    return out
+
+
+def _mean(values: NDArray[Any], group: Any) -> tuple[float, float]:
+    """Mean and half its 95 % interval; groups are independent, their members need not be."""
+    mean, groups = float(values.mean()), max(np.unique(group).size, 2)
+    squares = np.bincount(group, values - mean) ** 2
+    return mean, NORMAL * float(np.sqrt(groups / (groups - 1) * squares.sum())) / values.size
