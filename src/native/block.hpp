@@ -198,7 +198,8 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
     // An amplitude held at a tight bound makes the climb's end less sure.
     auto limit = [&](const Candidate& c) {
       const bool held = !d.plain && (pressed(d, c) || pressed(d, s.candidates[best]));
-      const float share = held && call.rival < kPressed ? kPressed : call.rival;
+      float share = held && call.rival < kPressed ? kPressed : call.rival;
+      if (alone(d, c.delay) && share < kAlone) share = kAlone;
       return s.candidates[best].miss + share * rest + unsure * square;
     };
     for (int q = i; q < end; ++q)

@@ -292,4 +292,9 @@ KETY_FN Climb<W> climb(const Dictionary& d, const Lanes<float, W>* zc, const Lan
   }
 }
 
+// Whether a cell is a single delay beside others: a jump stands at the bound there.
+KETY_FN bool alone(const Dictionary& d, int delay) {
+  return d.delays > 1 && d.band_lo[delay] == d.band_hi[delay];
+}
+
 }  // namespace KETY_NS

@@ -17,6 +17,9 @@ constexpr float kCleanError = 1e-3f, kClean = 1e-4f, kCentreError = 2e-3f;
 // Where a tight bound holds an amplitude: how much worse a rival's centre and its refined minimum
 // may be.
 constexpr float kBoundedRatio = 2.0f, kPressed = 0.03f;
+// A jump that stands at the bound of the delay leaves that one delay a cell of its own, which
+// differs from its neighbour by little more than a sample: more than the basis may see.
+constexpr float kAloneRatio = 2.0f, kAlone = 0.25f;
 // Residual at a centre below which noise does not decide, and how much worse a rival may then be.
 constexpr float kFaint = 5e-3f, kFaintRatio = 4.0f;
 constexpr int kBins = 1024;  // of the delay, to bring like voxels together

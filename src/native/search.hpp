@@ -36,7 +36,10 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
     for (int m = 0; m < d.delays; ++m) {
       const V e = load<float, F>(s.best + m * F);
       const I apart = band - d.band[m];
-      I keep = (e >= floor) | (faint & (apart >= -1) & (apart <= 1));
+      const V least = alone(d, m)
+                          ? V(square - upper(V(V{} + kAloneRatio * left), V(kCentreError * square)))
+                          : floor;
+      I keep = (e >= least) | (faint & (apart >= -1) & (apart <= 1));
       if (m > 0 && d.band[m - 1] == d.band[m]) keep &= load<float, F>(s.best + (m - 1) * F) <= e;
       if (m < d.delays - 1 && d.band[m + 1] == d.band[m])
         keep &= load<float, F>(s.best + (m + 1) * F) < e;
