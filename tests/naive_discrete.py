@@ -49,7 +49,7 @@ def curve(
     n = np.arange(first, count + beyond)
     taps = len(n) if window is None else len(window)
 
-    x = aif(times[0] + n / rate - tau) if exact else aif(on_sample(aif, times[0] + n / rate))
+    x = aif(on_sample(aif, times[0] + n / rate - (tau if exact else 0.0)))
     y = v * x + a * filtered(x, rate, k, kind, taps, window)
     if not exact:
         y = delayed(y, tau * rate, delay_filter)

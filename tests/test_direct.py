@@ -205,6 +205,26 @@ def test_errors_of_a_resampled_fit_cover_the_truth(aif: InputFunction) -> None:
             assert 0.58 < covered < 0.78, (resampling, name)
 
 
+def test_without_resampling_the_grid_changes_nothing(aif: InputFunction, curves: Floats) -> None:
+    """The exact model on a grid, compared at the frames alone, is the exact model at the frames."""
+    for baseline in (False, True):
+        for weights in (None, np.linspace(0.5, 2.0, TWO_PHASE.size)):
+            plain, gridded = (
+                fit(
+                    curves[:6], TWO_PHASE, aif, optimizer="nelder_mead", baseline=baseline,
+                    weights=weights, discretization=choice,
+                )
+                for choice in (
+                    Discretization("exact"), Discretization("exact", rate=1.0, resampling="none")
+                )
+            )  # fmt: skip
+            for name in plain:
+                if name != "evaluations":
+                    np.testing.assert_allclose(
+                        gridded[name], plain[name], rtol=1e-4, atol=1e-8, err_msg=str(name)
+                    )
+
+
 def test_voxels_without_a_fit(aif: InputFunction, curves: Floats) -> None:
     block = curves[:6].copy()
     block[1, 5] = np.nan
@@ -286,6 +306,10 @@ def test_onset_is_fixed_in_every_voxel(aif: InputFunction) -> None:
         ({"discretization": 1.0}, ["kety.Discretization", "float"]),
         ({"delay": "slope"}, ["'onset'", "slope"]),
         ({"discretization": Discretization("iir", rate=1e7)}, ["lower the processing rate"]),
+        (
+            {"discretization": Discretization("iir", rate=0.4, resampling="none")},
+            ["times[1] = 2 s", "0.4 Hz"],
+        ),
     ],
 )
 def test_bad_input(

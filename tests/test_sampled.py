@@ -236,7 +236,7 @@ def test_frames_on_the_grid_are_not_resampled() -> None:
     [
         ({"kind": "fft"}, ["fft", "exact, iir, fir"]),
         ({"kind": "iir", "delay_filter": "allpass"}, ["allpass", "exact, thiran, round"]),
-        ({"kind": "iir", "resampling": "nearest"}, ["nearest", "cubic, linear"]),
+        ({"kind": "iir", "resampling": "nearest"}, ["nearest", "cubic, linear, none"]),
         ({"kind": "iir", "rate": 0.0}, ["positive", "0.0"]),
         ({"kind": "iir", "rate": float("nan")}, ["positive", "nan"]),
         ({"kind": "iir", "rate": "5"}, ["positive", "'5'"]),

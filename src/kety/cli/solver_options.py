@@ -57,6 +57,21 @@ SOLVER_OPTIONS: Final = (
     ),
     option(
         SOLVER,
+        "--resampling",
+        type=click.Choice(["cubic", "linear", "none"]),
+        default="cubic",
+        help="How the curves are brought to the processing rate; none compares at the frames, which "
+        "must then lie on its grid.",
+    ),
+    option(
+        SOLVER,
+        "--window",
+        metavar="NAME",
+        default="boxcar",
+        help="Window of the impulse response of fir, of those in scipy.signal.windows.",
+    ),
+    option(
+        SOLVER,
         "--max-evaluations",
         type=click.IntRange(1),
         metavar="N",
@@ -93,5 +108,9 @@ def discretization_of(options: Mapping[str, Any]) -> Discretization:
     from kety.fitting.discretize import Discretization
 
     return Discretization(
-        options["discretization"], rate=options["rate"], delay_filter=options["delay_filter"]
+        options["discretization"],
+        rate=options["rate"],
+        delay_filter=options["delay_filter"],
+        window=options["window"],
+        resampling=options["resampling"],
     )

@@ -77,6 +77,9 @@ def make_sampling(problem: Problem, choice: Discretization) -> Sampling:
     weights = problem.weights
     if to_samples is None:
         return Sampling(times, None, None, weights)
+    if choice.resampling == "none":
+        weights = to_samples @ (np.ones(len(problem.times)) if weights is None else weights)
+        return Sampling(times, to_samples, to_samples.T, weights)
     if weights is not None:
         weights = np.interp(times, problem.times, weights)
     to_frames = resampling_matrix(times, problem.times, "linear")
@@ -120,10 +123,7 @@ def prepare_search(
     searched = model(np.float32) if single else exact
     screen = prepare(problem, VarProLM()) if problem.find_enhancing else None
 
-    count = (
-        optimizer.population if isinstance(optimizer, DifferentialEvolution) else optimizer.starts
-    )
-    starts = starting_points(count, lo, hi)
+    starts = starting_points(optimizer.start_count, lo, hi)
 
     def search(y: NDArray[np.float64]) -> Found:
         on_samples = y if sampling.resampling is None else y @ sampling.resampling.T
@@ -279,8 +279,8 @@ def estimate(
     residual = curves - at_frames - offset[:, None]
     cost = np.einsum("vt,vt->v", residual, residual)
     weighted = cost
-    if weights is not None and sampling.reading is None:
-        weighted = np.einsum("vt,t,vt->v", residual, weights, residual)
+    if problem.weights is not None:
+        weighted = np.einsum("vt,t,vt->v", residual, problem.weights, residual)
     # The exact derivatives: those of a discrete system differ by its error alone, and a rounded
     # delay has none.
     _, jacobian = kernel_curves(aif, sampling.times, points, jacobian=True, threads=problem.threads)
@@ -301,6 +301,7 @@ def estimate(
         weights=weights,
         resampling=sampling.resampling,
         reading=sampling.reading,
+        frame_weights=problem.weights,
     )
     lost = errors.lost[:, :4] | nothing
     status = found.status.copy()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KINDS: Final = ("exact", "iir", "fir")
 DELAY_FILTERS: Final = ("exact", "thiran", "round")
-RESAMPLINGS: Final = ("cubic", "linear")
+RESAMPLINGS: Final = ("cubic", "linear", "none")
 DEFAULT_RATE: Final = 1.0
 MOST_SAMPLES: Final = 1 << 22
 WIDEST_REGISTER: Final = 16
@@ -48,8 +48,10 @@ class Discretization:
     window : str
         Of the impulse response (FIR), the falling half of `scipy.signal.get_window`. ``"boxcar"``
         cuts it where the measurement ends.
-    resampling : {"cubic", "linear"}
+    resampling : {"cubic", "linear", "none"}
         How curves are brought to the grid: the not-a-knot cubic spline or straight lines.
+        ``"none"`` compares at the frames alone, which must lie on the grid: nothing is invented
+        between them, and noise stays as it was.
 
     Raises
     ------
@@ -131,7 +133,7 @@ def sample_times(frames: NDArray[np.float64], rate: float | None) -> NDArray[np.
             f"at {rate:g} Hz a series of {frames[-1] - frames[0]:g} s has {count:,} samples, more "
             f"than {MOST_SAMPLES:,}; lower the processing rate"
         )
-    grid = frames[0] + np.arange(count) / rate
+    grid: NDArray[np.float64] = frames[0] + np.arange(count) / rate
     if count == len(frames) and np.allclose(grid, frames, rtol=0, atol=1e-6 / rate):
         return frames
     return grid
@@ -143,6 +145,8 @@ def resampling_matrix(
     """Matrix (N, T) that brings curves from the frames to the samples; None where these agree."""
     if samples is frames:
         return None
+    if kind == "none":
+        return _frames_on_grid(frames, samples)
     if len(frames) * len(samples) > MOST_SAMPLES * 16:
         raise KetyError(
             f"resampling {len(frames):,} frames to {len(samples):,} samples needs too much memory; "
@@ -150,10 +154,30 @@ def resampling_matrix(
         )
     unit = np.eye(len(frames))
     if kind == "linear" or len(frames) < 3:
-        return np.stack([np.interp(samples, frames, e) for e in unit], axis=1)
+        lines: NDArray[np.float64] = np.stack([np.interp(samples, frames, e) for e in unit], axis=1)
+        return lines
     from scipy.interpolate import CubicSpline
 
     matrix: NDArray[np.float64] = CubicSpline(frames, unit)(samples)
+    return matrix
+
+
+def _frames_on_grid(
+    frames: NDArray[np.float64], samples: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    step = samples[1] - samples[0] if len(samples) > 1 else 1.0
+    place = (frames - samples[0]) / step
+    nearest = np.rint(place).astype(int)
+    off = np.abs(place - nearest) > 1e-6
+    if off.any() or nearest[-1] >= len(samples):
+        i = int(np.argmax(off)) if off.any() else len(frames) - 1
+        raise KetyError(
+            f"without resampling every frame must lie on the grid of {1 / step:g} Hz, but "
+            f"times[{i}] = {frames[i]:g} s does not; choose another rate, or resampling 'cubic' or "
+            "'linear'"
+        )
+    matrix = np.zeros((len(samples), len(frames)))
+    matrix[nearest, np.arange(len(frames))] = 1.0
     return matrix
 
 
@@ -161,7 +185,8 @@ def grid_input(aif: InputFunction, times: NDArray[np.float64]) -> NDArray[np.flo
     """The input at uniform times; rounding must not move the first sample behind a time."""
     first = aif.times[0]
     near = np.abs(times - first) < 1e-9 * max(1.0, abs(first))
-    return aif(np.where(near, first, times))
+    values: NDArray[np.float64] = aif(np.where(near, first, times))
+    return values
 
 
 def kernel_model(

@@ -7,7 +7,8 @@ identity where the model is compared at the frames). The estimate then moves wit
 
 with J the model's derivatives at the samples, and sigma^2 from the residuals at the frames, whose
 expected sum of squares is sigma^2 tr((I - Q J A)' (I - Q J A)), Q reading samples at the frames.
-Without resampling this is s^2 (J' J)^-1 with s^2 = cost / (T - P).
+Without resampling this is s^2 (J' J)^-1 with s^2 = cost / (T - P). Weights of the frames are inverse
+variances: each frame is scaled by the root of its own.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def covariance(
     weights: Floats | None = None,
     resampling: Floats | None = None,
     reading: Floats | None = None,
+    frame_weights: Floats | None = None,
 ) -> Covariance:
     """Covariance of the estimates of V voxels.
 
@@ -53,14 +55,15 @@ def covariance(
     held : (V, P) bool array
         Parameters that are fixed or at a bound: they have no error.
     cost : (V,) array
-        Weighted sum of squared residuals at the samples; at the frames, unweighted, where curves
-        were resampled.
+        Weighted sum of squared residuals at the frames.
     weights : (N,) array, optional
         Weights of the squared residuals.
     resampling : (N, T) array, optional
         R; None for the identity.
     reading : (T, N) array, optional
         Q, needed with `resampling`.
+    frame_weights : (T,) array, optional
+        Weights of the frames, where curves were resampled.
     """
     _, samples, count = jacobian.shape
     weighted = jacobian if weights is None else jacobian * weights[:, None]
@@ -86,13 +89,12 @@ def covariance(
         spare = (used - rank).astype(float)
     else:
         assert reading is not None
-        moves = inverse @ (weighted.transpose(0, 2, 1) @ resampling)  # A (V, P, T)
+        root = np.ones(resampling.shape[1]) if frame_weights is None else np.sqrt(frame_weights)
+        noisy = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
+        moves = inverse @ (weighted.transpose(0, 2, 1) @ (resampling * noisy))  # A (V, P, T)
         spread = moves @ moves.transpose(0, 2, 1)
-        read = np.einsum("tn,vnp->vtp", reading, jacobian)
-        hat = read @ moves  # Q J A
-        spare = (
-            resampling.shape[1] - 2 * np.einsum("vtt->v", hat) + np.einsum("vij,vij->v", hat, hat)
-        )
+        hat = np.einsum("tn,vnp->vtp", root[:, None] * reading, jacobian) @ moves  # Q J A
+        spare = (root > 0).sum() - 2 * np.einsum("vtt->v", hat) + np.einsum("vij,vij->v", hat, hat)
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = np.where(spare > 0, cost / spare, np.nan)
     matrix = noise[:, None, None] * spread

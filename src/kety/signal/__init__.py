@@ -11,6 +11,7 @@ from kety.signal.mri import (
     signal_from_concentration,
     t1_from_flip_angles,
 )
+from kety.signal.onset import onset_delay
 from kety.signal.spgr import spgr_signal
 from kety.signal.vfa import T1_SENTENCES, T1Status
 
@@ -26,6 +27,7 @@ __all__ = [
     "concentration_from_signal",
     "enhancement",
     "enhancing_curve",
+    "onset_delay",
     "resolve_frames",
     "signal_from_concentration",
     "spgr_signal",

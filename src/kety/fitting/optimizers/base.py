@@ -57,6 +57,12 @@ class Optimizer(ABC):
         check_choice("preset", name, presets)
         return cls(**presets[name])
 
+    @property
+    def start_count(self) -> int:
+        """Number of points that a search begins from."""
+        options = vars(self)
+        return int(options["population"] if "population" in options else options["starts"])
+
     @abstractmethod
     def minimise(
         self,

@@ -1,0 +1,87 @@
+"""Tissues to simulate: names and true parameters, one value each or drawn from ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.errors import KetyError
+from kety.models import Model
+
+Floats = NDArray[np.float64]
+
+TISSUES: Final[Mapping[str, Mapping[str, float]]] = {
+    "tumour": {"ktrans": 0.25, "kep": 0.60, "vb": 0.06, "delay": 3.3},
+    "leaky tumour": {"ktrans": 0.60, "kep": 1.50, "vb": 0.10, "delay": 2.3},
+    "slow tumour": {"ktrans": 0.10, "kep": 0.35, "vb": 0.08, "delay": 5.7},
+    "muscle": {"ktrans": 0.08, "kep": 0.60, "vb": 0.03, "delay": 4.4},
+    "vascular tissue": {"ktrans": 0.40, "kep": 1.00, "vb": 0.18, "delay": 1.6},
+}
+"""Typical tissues, in public units."""
+PUBLISHED: Final[Mapping[str, tuple[float, float]]] = {
+    "ktrans": (0.02, 1.0),
+    "kep": (0.1, 3.0),
+    "vb": (0.01, 0.2),
+    "delay": (0.0, 10.0),
+}
+"""Ranges of the data sets of Svistoun et al. (Tomography 2019, doi:10.18383/j.tom.2018.00048)."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Voxels whose parameters are drawn uniformly and independently.
+
+    ``limits`` maps a parameter to (lower, upper) in its public unit; equal limits hold it there.
+    """
+
+    limits: Mapping[str, tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        for name, pair in self.limits.items():
+            try:
+                lower, upper = (float(limit) for limit in pair)
+                if not -np.inf < lower <= upper < np.inf:
+                    raise ValueError
+            except (TypeError, ValueError):
+                raise KetyError(
+                    f"{name} must be a finite number, or (lower, upper) in order, found {pair!r}"
+                ) from None
+
+
+def checked_tissues(
+    tissues: Mapping[str, Mapping[str, float] | Ranges] | Ranges | None, model: Model
+) -> dict[str, Ranges]:
+    """Tissues as ranges, one value as equal limits; `KetyError` for what the model cannot take."""
+    if tissues is None:
+        tissues = {n: {p: t[p] for p in model.names if p in t} for n, t in TISSUES.items()}
+    if isinstance(tissues, Ranges):
+        tissues = {"uniform": tissues}
+    if not isinstance(tissues, Mapping) or not tissues:
+        raise KetyError(f"tissues must map names to parameters, or be Ranges; found {tissues!r}")
+    chosen = {}
+    for name, tissue in tissues.items():
+        if not isinstance(tissue, Ranges):
+            tissue = Ranges({n: (v, v) for n, v in tissue.items()})
+        chosen[name] = tissue
+        unknown = sorted(set(tissue.limits) - set(model.names))
+        missing = [n for n in model.names if n not in tissue.limits and n != "delay"]
+        if unknown or missing:
+            raise KetyError(
+                f"tissue {name!r}: {model.name} has the parameters {', '.join(model.names)}; "
+                f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+            )
+        for p in model.parameters:
+            if p.role != "tau" and tissue.limits[p.name][0] < 0:
+                raise KetyError(f"tissue {name!r}: {p.name} must not be negative")
+    return chosen
+
+
+def drawn(tissue: Ranges, model: Model, copies: int, seed: int) -> dict[str, Floats]:
+    """True parameters of a tissue, (copies,), or (1,) where nothing varies."""
+    random = np.random.default_rng([seed, 0])
+    count = copies if any(lo < hi for lo, hi in tissue.limits.values()) else 1
+    return {n: random.uniform(*tissue.limits.get(n, (0.0, 0.0)), count) for n in model.names}
