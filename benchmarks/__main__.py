@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from benchmarks.common import environment
+from kety.studies.page import environment
 
 BENCHMARKS = (
     "accuracy",

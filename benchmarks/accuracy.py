@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 
 import kety
-from benchmarks.common import (
-    BOUNDS,
+from benchmarks.common import BOUNDS, Table, run
+from kety.inputs.population import parker
+from kety.simulate import protocol
+from kety.studies.optimization.data import (
     NAMES,
     Array,
-    Table,
     parker_curves,
     parker_input,
     percent_errors,
     random_parameters,
-    run,
 )
-from kety.inputs.population import parker
-from kety.simulate import protocol
 
 SIMULATION_RATE = 3500.0  # Hz, the paper's
 RATES = (1.0, 5.0, 100.0)

@@ -10,8 +10,9 @@ import numpy as np
 
 import kety
 from benchmarks import peer
-from benchmarks.common import NAMES, PEAK, Array, Table, parker_input, run
+from benchmarks.common import Table, run
 from kety.simulate import protocol
+from kety.studies.optimization.data import NAMES, PEAK, Array, parker_input
 
 PEAK_TO_NOISE = 20.0
 COPIES = 20_000

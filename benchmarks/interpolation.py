@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 
 import kety
-from benchmarks.common import (
-    HEMATOCRIT,
-    NAMES,
-    PEAK,
-    Array,
-    Table,
-    parker_input,
-    percent_errors,
-    random_parameters,
-    run,
-)
+from benchmarks.common import Table, run
 from kety.inputs import InputFunction
 from kety.inputs.function import INTERPOLATIONS
 from kety.simulate import protocol
 from kety.simulate.phantom import scaled_input
+from kety.studies.optimization.data import (
+    NAMES,
+    PEAK,
+    Array,
+    parker_input,
+    percent_errors,
+    random_parameters,
+)
+from kety.studies.optimization.paper import HEMATOCRIT
 
 ARRIVAL = 10.0  # s, of the bolus, before a random part of the first interval is added
 END = 300.0

@@ -12,19 +12,16 @@ import numpy as np
 
 import kety
 from benchmarks import peer
-from benchmarks.common import (
-    BOUNDS,
+from benchmarks.common import BOUNDS, RESULTS, Table, run
+from kety.studies.optimization.data import (
     NAMES,
-    NOISE,
     PEAK,
-    RESULTS,
     Array,
-    Table,
     brain_times,
     noisy_curves,
     parker_input,
-    run,
 )
+from kety.studies.optimization.paper import NOISE
 
 VOXELS, STARTS, CHUNK, PROCESSES = 2000, 32, 50, 2
 TOLERANCE = 1e-10  # of the SciPy fits

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import NAMES, Array
 from kety.fitting.pieces import kernel_pieces
 from kety.inputs import InputFunction
 from kety.models import EXTENDED_TOFTS, ROLES
+from kety.studies.optimization.data import NAMES, Array
 
 ORDER = [ROLES.index(EXTENDED_TOFTS.parameter(name).role) for name in NAMES]
 

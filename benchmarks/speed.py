@@ -14,19 +14,16 @@ from numpy.typing import NDArray
 
 import kety
 from benchmarks import peer
-from benchmarks.common import (
-    BOUNDS,
+from benchmarks.common import BOUNDS, Table, run, stopwatch
+from kety.inputs import InputFunction
+from kety.studies.optimization.data import (
     PAPER_BOUNDS,
     PEAK,
     Array,
-    Table,
     brain_times,
     noisy_curves,
     parker_input,
-    run,
-    stopwatch,
 )
-from kety.inputs import InputFunction
 
 VOXELS, REPEATS = 1_000_000, 5
 THREADS = (1, 2)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 import kety
-from benchmarks.common import BOUNDS, PEAK, Table, brain_times, noisy_curves, parker_input, run
+from benchmarks.common import BOUNDS, Table, run
+from kety.studies.optimization.data import PEAK, brain_times, noisy_curves, parker_input
 
 VOXELS, QUICK_VOXELS = 6_000_000, 200_000
 GIB = 2.0**30

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kety.fitting.status import Status
     from kety.inputs import InputFunction, population_input
     from kety.models import MODELS
+    from kety.planning import Ranges, cramer_rao, expected_errors
     from kety.series import Series
 
 # Loaded on first use, so that `import kety` and `kety --help` answer at once.
@@ -44,6 +45,9 @@ _HOME = {
     "InputFunction": "kety.inputs",
     "population_input": "kety.inputs",
     "MODELS": "kety.models",
+    "Ranges": "kety.planning",
+    "cramer_rao": "kety.planning",
+    "expected_errors": "kety.planning",
     "Series": "kety.series",
 }
 
@@ -58,11 +62,14 @@ __all__ = [
     "MissingDependencyError",
     "NelderMead",
     "PatternSearch",
+    "Ranges",
     "Series",
     "SimulatedAnnealing",
     "Status",
     "VarProLM",
     "__version__",
+    "cramer_rao",
+    "expected_errors",
     "fit",
     "population_input",
     "simulate_curves",

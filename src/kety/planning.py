@@ -7,7 +7,7 @@ the input that a study would have: known at other times, and with noise of its o
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,59 +17,30 @@ from kety.errors import KetyError
 from kety.fitting.forward import check_coverage, checked_times, kernel_curves, simulate_curves
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.status import Status
-from kety.models import ROLES, Derived, Model, Parameter, get_model
+from kety.models import ROLES, Derived, Parameter, get_model
+from kety.signal import baseline_frames
+from kety.tissues import PUBLISHED, TISSUES, Ranges, checked_tissues, drawn
 
 if TYPE_CHECKING:
     import xarray
 
     from kety.inputs import InputFunction
 
+__all__ = ["FIGURES", "PUBLISHED", "TISSUES", "Ranges", "cramer_rao", "expected_errors"]
+
 Floats = NDArray[np.float64]
 
-TISSUES: Final[Mapping[str, Mapping[str, float]]] = {
-    "tumour": {"ktrans": 0.25, "kep": 0.60, "vb": 0.06, "delay": 3.3},
-    "leaky tumour": {"ktrans": 0.60, "kep": 1.50, "vb": 0.10, "delay": 2.3},
-    "slow tumour": {"ktrans": 0.10, "kep": 0.35, "vb": 0.08, "delay": 5.7},
-    "muscle": {"ktrans": 0.08, "kep": 0.60, "vb": 0.03, "delay": 4.4},
-    "vascular tissue": {"ktrans": 0.40, "kep": 1.00, "vb": 0.18, "delay": 1.6},
-}
-"""Typical tissues, in public units."""
-PUBLISHED: Final[Mapping[str, tuple[float, float]]] = {
-    "ktrans": (0.02, 1.0),
-    "kep": (0.1, 3.0),
-    "vb": (0.01, 0.2),
-    "delay": (0.0, 10.0),
-}
-"""Ranges of the data sets of Svistoun et al. (Tomography 2019, doi:10.18383/j.tom.2018.00048)."""
-FIGURES: Final = ("bias", "sd", "rmse", "median_error", "mean_percent_error", "coverage")
+PERCENT: Final = ("median_error", "mean_percent_error")
+FIGURES: Final = ("typical_error", "bias", "sd", "rmse", *PERCENT, "coverage")
 """Figures of the simulation that have confidence limits, ``<name>_low`` and ``<name>_high``."""
+TYPICAL: Final = 0.683
+"""Share of voxels within the typical error, as within a standard deviation of a normal one."""
 
 SCANS: Final = 50
 """Noisy inputs that are tried; all voxels of a scan share theirs."""
 BOUNDS_DRAWN: Final = 2048  # draws from ranges for which the bound is computed
 SINGULAR: Final = 1e-8  # ratio of singular values of J, columns of unit length
 NORMAL: Final = 1.96  # half a 95 % interval in standard errors
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """Voxels whose parameters are drawn uniformly and independently.
-
-    ``limits`` maps a parameter to (lower, upper) in its public unit; equal limits hold it there.
-    """
-
-    limits: Mapping[str, tuple[float, float]]
-
-    def __post_init__(self) -> None:
-        for name, pair in self.limits.items():
-            try:
-                lower, upper = (float(limit) for limit in pair)
-                if not -np.inf < lower <= upper < np.inf:
-                    raise ValueError
-            except (TypeError, ValueError):
-                raise KetyError(
-                    f"{name} must be a finite number, or (lower, upper) in order, found {pair!r}"
-                ) from None
 
 
 def expected_errors(
@@ -87,7 +58,7 @@ def expected_errors(
     input_noise: float = 0.0,
     copies: int = 2000,
     seed: int = 0,
-    baseline: bool = False,
+    baseline: bool | str = False,
     dtype: str = "float32",
     threads: int | None = None,
     progress: bool = False,
@@ -106,8 +77,11 @@ def expected_errors(
     tissues : mapping of str to (mapping of str to float, or Ranges), or Ranges, optional
         Name to the true parameters in public units (a delay left out is 0), or to ranges from which
         each copy draws its own, pooled in one row. Default: `TISSUES`.
-    model, delay, bounds, optimizer, discretization, baseline, dtype, threads, progress
+    model, delay, bounds, optimizer, discretization, dtype, threads, progress
         As of `kety.fit`, to which they go.
+    baseline : bool or "subtract"
+        Known to be 0 (False); a constant of each voxel that is fitted along (True); or the mean of
+        its noisy frames before arrival, subtracted from all before the fit.
     input_times : (n,) array or "frames", optional
         Times (s) at which the fit knows the input; ``"frames"``: where an input measured in the
         series is known. Default: as ``aif`` is given.
@@ -122,13 +96,15 @@ def expected_errors(
     -------
     xarray.Dataset
         On (tissue, parameter), units in the coordinate ``units``: ``truth`` (mean of the draws),
-        ``crb`` (see `cramer_rao`; root mean square over draws), ``bias`` and its Monte Carlo
-        standard error ``bias_error``, ``sd`` of the errors, ``rmse``; in %: ``median_error`` and
-        ``mean_percent_error`` of |error / truth|; ``coverage``, the share of voxels within one of
-        their own standard errors of the truth; 95 % confidence limits (see `FIGURES`); ``note``.
-        On (tissue): ``noise`` and the shares of voxels ``failed`` (a parameter has no estimate and
-        is left out of its figures), ``at_bound`` and ``iteration_limit``. On (tissue, parameter,
-        copy): ``error`` and ``percent_error``, signed.
+        ``crb`` (see `cramer_rao`; root mean square over draws; with a baseline to be found, fitted
+        along or subtracted, that of unknown baseline), ``typical_error``, within which `TYPICAL` of
+        the errors lie, those of voxels without an estimate being infinite; of the others ``bias``
+        and its Monte Carlo standard error ``bias_error``, ``sd`` of the errors, ``rmse``; in %:
+        ``median_error`` and ``mean_percent_error`` of |error / truth|; ``coverage``, the share of
+        voxels within one of their own standard errors of the truth; 95 % confidence limits (see
+        `FIGURES`); ``note``. On (tissue): ``noise``, whether truths are ``drawn``, and the shares
+        of voxels ``failed`` (a parameter has no estimate), ``at_bound`` and ``iteration_limit``. On
+        (tissue, parameter, copy): ``error`` and ``percent_error``, signed.
 
     `KetyError` is raised for arguments that do not fit together, and says what was expected.
     """
@@ -138,7 +114,10 @@ def expected_errors(
     from kety.fitting.api import fit
 
     fitted: dict[str, Any] = {"model": model, "bounds": bounds, "dtype": dtype}
-    fitted["baseline"] = baseline
+    if baseline not in (True, False, "subtract"):
+        raise KetyError(f"baseline must be True, False or 'subtract', found {baseline!r}")
+    # A constant that is subtracted is an unknown too.
+    fitted["baseline"] = bool(baseline)
     # A delay that is set from the onset is an estimate too.
     checks: dict[str, Any] = {"delay": True if isinstance(delay, str) else delay, "threads": 1}
     problem = make_problem(times, aif, **fitted, **checks, weights=None, find_enhancing=False)
@@ -155,6 +134,11 @@ def expected_errors(
     curves = np.random.default_rng([seed, 1]).standard_normal((len(chosen), copies, frames.size))
     for i, truth in enumerate(truths):
         curves[i] = noises[i] * curves[i] + simulate_curves(truth, frames, aif, model)
+    how, fitted["baseline"] = "fitted along" if baseline else "known", baseline is True
+    if baseline == "subtract":
+        early = _before_arrival(aif, frames)
+        curves -= curves[:, :, early].mean(axis=2, keepdims=True)
+        how = f"subtracted, mean of {early.size} frame{'s' * (early.size > 1)}"
 
     quantities: tuple[Parameter | Derived, ...] = (*record.parameters, *record.derived)
     values = np.full((len(chosen), copies, len(quantities)), np.nan)
@@ -188,6 +172,7 @@ def expected_errors(
     cells = [_cells(problem, *row, group) for row in rows]
     stacked = {key: np.array([[c[key] for c in row] for row in cells]) for key in cells[0][0]}
     stacked |= {"noise": np.array(noises), "failed": np.isnan(values).any(axis=2).mean(axis=1)}
+    stacked["drawn"] = np.array([truth[record.names[0]].size > 1 for truth in truths])
     for outcome in (Status.AT_BOUND, Status.ITERATION_LIMIT):
         stacked[outcome.meaning] = (status == outcome).mean(axis=1)
     return xarray.Dataset(
@@ -200,7 +185,7 @@ def expected_errors(
         },
         attrs={
             **maps.attrs,
-            "baseline": "fitted along" if baseline else "known",
+            "baseline": how,
             "input": f"{aif.name}, known at {known.times.size} times",
             "input_noise": input_noise,
             "seed": seed,
@@ -222,9 +207,11 @@ def cramer_rao(
 
     ``noise * sqrt(g' inv(J'J) g)`` at the truth (Kay, Fundamentals of Statistical Signal Processing
     I, 1993, sections 3.7 and 3.8): J the exact derivatives of the curve with respect to what is
-    estimated, ``baseline`` among it, g the gradient of the quantity. The input and parameters in
-    ``fixed`` count as known. Bounds do not count: where they hold estimates, errors may be smaller.
-    NaN for what the frames do not determine, and for what is known.
+    estimated, ``baseline`` among it, g the gradient of the quantity. A baseline that is subtracted
+    is no better known: curves less the mean of some of their frames tell as much as curves with an
+    unknown constant. The input and parameters in ``fixed`` count as known. Bounds do not count:
+    where they hold estimates, errors may be smaller. NaN for what the frames do not determine, and
+    for what is known.
 
     Arguments and errors are those of `kety.simulate_curves`; ``noise`` is in the input's unit, and
     `KetyError` is raised for fewer frames than unknowns too.
@@ -266,41 +253,6 @@ def cramer_rao(
     return deviations
 
 
-def checked_tissues(
-    tissues: Mapping[str, Mapping[str, float] | Ranges] | Ranges | None, model: Model
-) -> dict[str, Ranges]:
-    """Tissues as ranges, one value as equal limits; `KetyError` for what the model cannot take."""
-    if tissues is None:
-        tissues = {n: {p: t[p] for p in model.names if p in t} for n, t in TISSUES.items()}
-    if isinstance(tissues, Ranges):
-        tissues = {"uniform": tissues}
-    if not isinstance(tissues, Mapping) or not tissues:
-        raise KetyError(f"tissues must map names to parameters, or be Ranges; found {tissues!r}")
-    chosen = {}
-    for name, tissue in tissues.items():
-        if not isinstance(tissue, Ranges):
-            tissue = Ranges({n: (v, v) for n, v in tissue.items()})
-        chosen[name] = tissue
-        unknown = sorted(set(tissue.limits) - set(model.names))
-        missing = [n for n in model.names if n not in tissue.limits and n != "delay"]
-        if unknown or missing:
-            raise KetyError(
-                f"tissue {name!r}: {model.name} has the parameters {', '.join(model.names)}; "
-                f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
-            )
-        for p in model.parameters:
-            if p.role != "tau" and tissue.limits[p.name][0] < 0:
-                raise KetyError(f"tissue {name!r}: {p.name} must not be negative")
-    return chosen
-
-
-def drawn(tissue: Ranges, model: Model, copies: int, seed: int) -> dict[str, Floats]:
-    """True parameters of a tissue, (copies,), or (1,) where nothing varies."""
-    random = np.random.default_rng([seed, 0])
-    count = copies if any(lo < hi for lo, hi in tissue.limits.values()) else 1
-    return {n: random.uniform(*tissue.limits.get(n, (0.0, 0.0)), count) for n in model.names}
-
-
 def _number(name: str, value: Any, least: int, kind: type = float) -> Any:
     valid = (int, np.integer) if kind is int else (int, float, np.number)
     if isinstance(value, valid) and least <= value < np.inf:
@@ -319,6 +271,16 @@ def _known_input(
     known = frames if isinstance(input_times, str) else checked_times(input_times)
     check_coverage(aif, known, known[-1])
     return replace(aif, times=known, concentration=aif(known))
+
+
+def _before_arrival(aif: InputFunction, frames: Floats) -> NDArray[np.intp]:
+    try:
+        return baseline_frames(aif(frames), frames)
+    except KetyError:
+        raise KetyError(
+            "no frame shows the baseline before the input arrives, so there is none to subtract; "
+            "begin earlier, or have the baseline fitted along"
+        ) from None
 
 
 def _cells(
@@ -367,6 +329,13 @@ def _figures(error: Floats, percent: Floats, standard: Floats, group: Any) -> di
     def put(name: str, value: float, low: float, high: float) -> None:
         out.update({name: value, f"{name}_low": low, f"{name}_high": high})
 
+    def put_quantile(name: str, level: float, sizes: Floats, one: Any) -> None:
+        ordered = np.sort(sizes)
+        half = _mean(sizes <= ordered[int(level * sizes.size)], one)[1]
+        at = np.clip([level, level - half, level + half], 0, 1) * (sizes.size - 1)
+        put(name, *ordered[np.rint(at).astype(int)])
+
+    put_quantile("typical_error", TYPICAL, np.nan_to_num(np.abs(error), nan=np.inf), group)
     here = np.isfinite(error)
     if here.sum() > 1:
         e, one = error[here], group[here]
@@ -387,8 +356,7 @@ def _figures(error: Floats, percent: Floats, standard: Floats, group: Any) -> di
         p, one = np.abs(percent[here]), group[here]
         mean, half = _mean(p, one)
         put("mean_percent_error", mean, mean - half, mean + half)
-        half = _mean(p <= np.median(p), one)[1]
-        put("median_error", *np.quantile(p, np.clip([0.5, 0.5 - half, 0.5 + half], 0, 1)))
+        put_quantile("median_error", 0.5, p, one)
     return out
 
 

@@ -11,7 +11,10 @@ KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W,
                            unsigned char* status) {
   using V = Lanes<T, W>;
   const int frames = call.frames, whole = frames / W * W;
-  const T* weights = static_cast<const T*>(call.weights);
+  // What the search compares: the frames that it looks at.
+  const T* weights =
+      static_cast<const T*>(call.search_weights ? call.search_weights : call.weights);
+  const double weight_sum = call.search_weights ? call.search_weight_sum : call.weight_sum;
   for (int b = 0; b < n; ++b) {
     const T* from = static_cast<const T*>(call.curves) + (start + b) * call.voxel_stride;
     T* y = s.y + static_cast<long>(b) * frames;
@@ -60,7 +63,7 @@ KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W,
         sum += w * y[j];
         moment += w * y[j] * y[j];
       }
-      s.square[b] = moment - sum * sum / static_cast<T>(call.weight_sum);
+      s.square[b] = moment - sum * sum / static_cast<T>(weight_sum);
     }
     if (status[b] != kOutside)  // keeps the lanes beside it busy with numbers
       for (int j = 0; j < frames; ++j) y[j] = 0;

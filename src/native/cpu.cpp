@@ -179,6 +179,13 @@ void fit(nb::list levels, Array<double> times,
     if (w.size() != times.size()) throw std::invalid_argument("weights must be (frames)");
     call.weights = w.data();
   }
+  nb::object search_weights = options["search_weights"];
+  if (!search_weights.is_none()) {
+    auto w = nb::cast<Array<T>>(search_weights);
+    if (w.size() != times.size()) throw std::invalid_argument("search_weights must be (frames)");
+    call.search_weights = w.data();
+    call.search_weight_sum = nb::cast<double>(options["search_weight_sum"]);
+  }
   const auto lo = nb::cast<std::vector<double>>(options["lo"]);
   const auto hi = nb::cast<std::vector<double>>(options["hi"]);
   const auto xfloor = nb::cast<std::vector<double>>(options["xfloor"]);

@@ -141,6 +141,10 @@ KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E
   }
 }
 
+// Pieces between the lanes' delays from which on it is cheaper to fetch each lane's own than to
+// choose among all of them.
+constexpr int kManyPieces = 24;
+
 // The point of every lane at frame time t. Lanes share the pieces between those of the least and
 // the largest delay, usually one or two since voxels are taken in order of delay; each lane picks
 // its own among them, by a rule that does not depend on the other lanes.
@@ -159,8 +163,23 @@ KETY_FN bool sample(const Pieces<T>& in, double t, const Lanes<T, W> k[E], const
     expand<T, W, E>(p, knots + 2 * E * first, k, u, out);
     return true;
   }
-  if (first == 0) u = V{};
   V q[4], knot[2 * E];
+  if (last - first > kManyPieces) {
+    T own[5 + 2 * E][W];  // in memory, since single lanes of a register are slow to set
+    for (int l = 0; l < W; ++l) {
+      const T delay = get<T, W>(tau, l);
+      const int i = locate(in, t, delay);
+      own[4][l] = i > 0 ? static_cast<T>(t - in.start[i]) - delay : T(0);
+      for (int m = 0; m < 4; ++m) own[m][l] = in.taylor[4 * i + m];
+      for (int e = 0; e < 2 * E; ++e) own[5 + e][l] = get<T, W>(knots[2 * E * i + e], l);
+    }
+    for (int m = 0; m < 4; ++m) q[m] = load<T, W>(own[m]);
+    for (int e = 0; e < 2 * E; ++e) knot[e] = load<T, W>(own[5 + e]);
+    u = load<T, W>(own[4]);
+    expand<T, W, E>(q, knot, k, u, out);
+    return true;
+  }
+  if (first == 0) u = V{};
   for (int m = 0; m < 4; ++m) q[m] = V{} + p[m];
   for (int e = 0; e < 2 * E; ++e) knot[e] = knots[2 * E * first + e];
   for (int i = first + 1; i <= last; ++i) {

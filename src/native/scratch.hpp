@@ -63,6 +63,9 @@ Scratch<T, W, F> make_scratch(const FitCall& call) {
   // Large, so that voxels of like delay meet in one register; a block's curves stay in cache.
   long block = (1L << 20) / (static_cast<long>(sizeof(T)) * call.frames);
   block = block < 256 ? 256 : block > kMaxBlock ? kMaxBlock : block / 64 * 64;
+  // Of very long series less fits into memory.
+  const long most = (1L << 28) / (static_cast<long>(sizeof(T)) * call.frames);
+  if (block > most) block = most < W ? W : most / W * W;
   s.block = static_cast<int>(block);
   s.tasks = (kCandidates + kRepeats) * s.block;
   for (int pass = 0; pass < 2; ++pass) {

@@ -49,7 +49,10 @@ struct FitCall {
   const void* curves;  // T, strided
   long voxels, voxel_stride, frame_stride;
   const void* weights;  // (frames) of T, or null
-  bool baseline;        // fit a constant of every voxel along
+  // Where the search looks at some of the frames only: its weights, 0 for the others; or null.
+  const void* search_weights;
+  double search_weight_sum;
+  bool baseline;  // fit a constant of every voxel along
   double weight_sum;
   int frames_used;  // frames of weight above 0
   double lo[4], hi[4];

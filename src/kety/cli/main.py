@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "demo": "kety.cli.demo",
     "simulate": "kety.cli.simulate",
     "protocol": "kety.cli.protocol",
+    "reproduce": "kety.cli.reproduce",
     "info": "kety.cli.info",
 }
 """Name to module, whose ``command`` it is."""

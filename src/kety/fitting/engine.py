@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kety.fitting.optimizers.varprolm import VarProLM
     from kety.fitting.problem import Problem
 
+SEARCHED_FRAMES = 2048
+"""Most frames of which the dictionary holds curves; its memory grows with them."""
 KERNEL_SCALE = (1e-3, 1e-5, 1e-4, 1e-2)
 """Sizes of v, a, k and tau below which a change of them is nothing."""
 
@@ -99,16 +101,24 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
     # With no rate to fit (Patlak) the series have one term; any positive limit serves.
     top = max(float(hi[2]), 1e-3 * SERIES_REACH)
     levels = [kernel_pieces(aif, min(top, r), end) for r in (*LEVEL_RATES, np.inf)]
+    seen = searched_frames(len(problem.times))
     dictionary = build_dictionary(
         aif,
-        problem.times,
-        weights,
+        problem.times if seen is None else problem.times[seen],
+        weights if weights is None or seen is None else weights[seen],
         problem.baseline,
         lo,
         hi,
         amplitudes_bounded=problem.amplitudes_bounded,
         threads=problem.threads,
     )
+    search_weights = None
+    if seen is not None:
+        basis = np.zeros((len(problem.times), dictionary["rank"]), np.float32)
+        basis[seen] = dictionary["basis"]
+        dictionary["basis"] = basis
+        search_weights = np.zeros(len(problem.times))
+        search_weights[seen] = 1.0 if weights is None else weights[seen]
 
     def settings(single: bool) -> dict[str, Any]:
         return {
@@ -121,7 +131,13 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
             "xfloor": [s * (1e-6 if single else 1e-12) for s in KERNEL_SCALE],
             "candidate_ratio": options.candidate_ratio,
             "rival": options.rival,
-            "enhancement": problem.enhancement_threshold(),
+            "enhancement": problem.enhancement_threshold(None if seen is None else len(seen)),
+            "search_weights": (
+                None
+                if search_weights is None
+                else search_weights.astype(np.float32 if single else np.float64)
+            ),
+            "search_weight_sum": 0.0 if search_weights is None else float(search_weights.sum()),
             "dictionary_error": dictionary["error"],
             "curve_scale": 1.0 / scale,
             "weight_sum": float(len(problem.times) if weights is None else weights.sum()),
@@ -175,6 +191,16 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
         return result
 
     return solve
+
+
+def searched_frames(count: int) -> NDArray[np.intp] | None:
+    """Frames that the search for the start looks at: evenly chosen from a very long series.
+
+    All where None. The exact solution always uses every frame.
+    """
+    if count <= SEARCHED_FRAMES:
+        return None
+    return np.linspace(0, count - 1, SEARCHED_FRAMES).round().astype(np.intp)
 
 
 def power_of_two(x: float) -> float:

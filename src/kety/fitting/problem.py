@@ -70,16 +70,17 @@ class Problem:
         """Number of parameters that are not fixed."""
         return sum(hi > lo for lo, hi in self.bounds.values())
 
-    def enhancement_threshold(self) -> float:
+    def enhancement_threshold(self, frames: int | None = None) -> float:
         """Ratio of explained to residual sum of squares below which a voxel does not enhance.
 
-        The F ratio of the best model curve against none; its threshold is high since that curve is
-        the best of many. 0 where every voxel is to be fitted.
+        The F ratio of the best model curve against none, from that many frames (all where None);
+        its threshold is high since that curve is the best of many. 0 where every voxel is to be
+        fitted.
         """
         if not self.find_enhancing:
             return 0.0
         free = self.free_count + self.baseline
-        return NOISE_EXPLAINED * free / max(len(self.times) - free, 1)
+        return NOISE_EXPLAINED * free / max((frames or len(self.times)) - free, 1)
 
 
 def make_problem(

@@ -7,8 +7,8 @@ identity where the model is compared at the frames). The estimate then moves wit
 
 with J the model's derivatives at the samples, and sigma^2 from the residuals at the frames, whose
 expected sum of squares is sigma^2 tr((I - Q J A)' (I - Q J A)), Q reading samples at the frames.
-Without resampling this is s^2 (J' J)^-1 with s^2 = cost / (T - P). Weights of the frames are inverse
-variances: each frame is scaled by the root of its own.
+Without resampling this is s^2 (J' J)^-1 with s^2 = cost / (T - P). Weights of the frames are
+inverse variances: each frame is scaled by the root of its own.
 """
 
 from __future__ import annotations

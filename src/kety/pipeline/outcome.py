@@ -81,11 +81,11 @@ def estimate(
     KetyError
         As `kety.fit`.
     """
+    import xarray  # noqa: F401, that its import does not count as time of the fit
+
     from kety.fitting.api import fit
     from kety.fitting.engine import available_threads, instruction_sets
     from kety.fitting.status import FITTED
-
-    import xarray  # noqa: F401, that its import does not count as time of the fit
 
     study.aif.coefficients()
     started = time.perf_counter()

@@ -42,7 +42,7 @@ _VARIABLES: Final = {
     MODEL: "var(--model)",
     INPUT: "var(--input)",
 }
-_STYLE: Final[dict[Any, Any]] = {
+STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kety",
     "font.family": "DejaVu Sans",
@@ -93,7 +93,7 @@ class VoxelCurve:
 
 def _draw(size: tuple[float, float], alt: str, paint: Callable[[Canvas], None]) -> Markup:
     """Paint a figure of ``size`` inches and return it as an SVG element described by ``alt``."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=size)
         canvas.patch.set_visible(False)
         # the same margins (inches) everywhere: axes line up from chart to chart
@@ -110,10 +110,11 @@ def _draw(size: tuple[float, float], alt: str, paint: Callable[[Canvas], None]) 
             axes.patch.set_visible(False)
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", metadata={"Date": None})
-    return _inline(buffer.getvalue(), alt)
+    return inline(buffer.getvalue(), alt)
 
 
-def _inline(svg: str, alt: str) -> Markup:
+def inline(svg: str, alt: str) -> Markup:
+    """What matplotlib wrote in `STYLE`, as an element of a page, described by ``alt``."""
     prefix = "f" + hashlib.sha256((alt + svg).encode()).hexdigest()[:10] + "-"
     body = svg[svg.index("<svg") :]
     view_box = re.search(r'viewBox="([^"]+)"', body)
