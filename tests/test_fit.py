@@ -12,6 +12,7 @@ import naive
 from cases import NOISE, TWO_PHASE, Floats, artery, parameters, study, worst_relative
 from kety import MODELS, InputFunction, Status, VarProLM, simulate_curves
 from kety.fitting.dictionary import delay_cells
+from kety.fitting.engine import SEARCHED_FRAMES
 from kety.fitting.forward import kernel_curves
 from kety.inputs.population import parker
 
@@ -448,3 +449,28 @@ def test_the_search_never_asks_for_more_delay_cells_than_the_core_holds() -> Non
         assert (np.diff(cells, axis=1) >= 0).all()
         assert (band[:, 0] <= cells[:, 0]).all()
         assert (cells[:, 1] <= band[:, 1] + 1e-9).all()
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_very_long_series(baseline: bool, weighted: bool) -> None:
+    """The search looks at some of the frames, the exact solution at all of them."""
+    times = np.arange(0.0, 200.0, 0.04)
+    assert times.size > SEARCHED_FRAMES
+    aif = artery("parker", 210.0, onset=2.0)
+    curves, truth = study(np.random.default_rng(17), 40, aif, times=times, noise=0.0)
+    weights = np.linspace(0.5, 2.0, times.size) if weighted else None
+    options = {"baseline": baseline, "weights": weights, "dtype": "float64"}
+    clean = kety.fit(curves, times, aif, bounds=PAPER, **options)
+    assert np.median(worst_relative(clean, truth)) < 1e-8
+    noisy = curves + np.random.default_rng(18).normal(0.0, NOISE, curves.shape)
+    noisy[3] = np.random.default_rng(19).normal(0.0, NOISE, times.size)
+    noisy[4, 1] = np.nan
+    maps = kety.fit(noisy, times, aif, **options)
+    assert maps.status[3] == Status.NOT_ENHANCING
+    assert maps.status[4] == Status.NOT_FINITE
+    good = maps.status.values == Status.CONVERGED
+    assert good.sum() > 30
+    for name in truth:
+        pull = (maps[name].values - truth[name])[good] / maps[name + "_se"].values[good]
+        assert np.sqrt(np.mean(pull**2)) < 1.5, name

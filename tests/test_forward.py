@@ -349,3 +349,24 @@ def test_simulated_curves_refuse_a_short_input_wrong_times_and_unknown_names() -
         simulate_curves(PARAMETERS, np.arange(5.0), aif, "tofts2")
     with pytest.raises(KetyError, match="float64"):
         simulate_curves(PARAMETERS, np.arange(5.0), aif, dtype="float16")
+
+
+def test_lanes_far_apart_in_a_fine_input_give_the_same_bits() -> None:
+    """Many pieces lie between their delays, so each lane fetches its own; alone it need not."""
+    times = np.arange(0.0, 120.0, 3.0)
+    fine = np.arange(0.0, 130.0, 0.1)
+    aif = InputFunction(fine, np.exp(-fine / 40.0) * (1.2 + np.sin(fine)))
+    rng = np.random.default_rng(3)
+    kernel = rng.uniform([0.0, 0.0, 0.0, -5.0], [0.3, 0.02, 0.3, 40.0], (61, 4))
+    for dtype in ("float64", "float32"):
+        together, slopes = kernel_curves(aif, times, kernel, dtype=dtype, jacobian=True)
+        assert slopes is not None
+        for v, one in enumerate(kernel):
+            alone, slope = kernel_curves(aif, times, one[None], dtype=dtype, jacobian=True)
+            assert slope is not None
+            # Pieces are cut for the largest rate of a call.
+            tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == "float64" else {"atol": 2e-4}
+            np.testing.assert_allclose(together[v], alone[0], **tolerance)
+            np.testing.assert_allclose(
+                slopes[v], slope[0], rtol=1e-3, atol=1e-3 * np.abs(slope).max()
+            )
