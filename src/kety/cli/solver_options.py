@@ -60,8 +60,8 @@ SOLVER_OPTIONS: Final = (
         "--resampling",
         type=click.Choice(["cubic", "linear", "none"]),
         default="cubic",
-        help="How the curves are brought to the processing rate; none compares at the frames alone, "
-        "which must then lie on its grid.",
+        help="How the curves are brought to the processing rate; none compares at the frames "
+        "alone, which must then lie on its grid.",
     ),
     option(
         SOLVER,
