@@ -256,7 +256,7 @@ def volume_table(times: Times, rivals: Rivals, threads: int) -> Table:
 def picture(times: Times, rivals: Rivals) -> Picture:
     """Times, and how the two solvers' sums of squares compare."""
     places = ("plain", "compiled", "fir", "iir", "single", "cuda")
-    short = ("SciPy\nNumPy", "SciPy\ncompiled", "FIR", "IIR", "IIR\nfloat32", "CUDA")
+    short = ("SciPy\nNumPy", "SciPy\nC++", "FIR", "IIR", "IIR\nfloat32", "CUDA")
     panels = []
     for number, (method, name) in zip((5, 6), METHODS.items(), strict=True):
         at = [i for i, row in enumerate(places) if (method, row, False) in times]
@@ -278,7 +278,7 @@ def picture(times: Times, rivals: Rivals) -> Picture:
             ),
         ]
         ticks = [(float(i), label) for i, label in enumerate(short)]
-        panels.append(Panel(f"table {number}: {name}", series, "", "s per voxel", x_ticks=ticks))
+        panels.append(Panel(f"Table {number}: {name}", series, "", "s per voxel", x_ticks=ticks))
     return Picture(
         "runtime",
         "Tables 5 and 6: time for a voxel of data set 2.",

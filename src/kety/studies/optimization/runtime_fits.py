@@ -216,7 +216,6 @@ def compare(plan: Plan, effort: Effort, threads: int) -> Rivals:
     """Fit the exact model with kety's own solver and with Nelder-Mead."""
     data = data_set_2(plan.compared, effort.seed)
     effort.tell(f"run time: kety's own solver and Nelder–Mead, {plan.compared:,} voxels")
-    given: dict[str, Any] = {"threads": threads}
     simplex = fit(data, data.curves, optimizer=optimizer("nelder_mead"), threads=threads)
     own = fit(data, data.curves, threads=threads)
     many = np.tile(data.curves, (max(1, ENOUGH // len(data)), 1))
