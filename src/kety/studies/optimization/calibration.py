@@ -27,7 +27,7 @@ from kety.studies.optimization.calibration_fits import (
     own_solver,
 )
 from kety.studies.optimization.data import LABELS as PARAMETERS
-from kety.studies.optimization.data import NAMES, RANGES
+from kety.studies.optimization.data import NAMES, PEAK, RANGES
 from kety.studies.records import Comparison, Effort, Outcome, Table
 
 LIMITS: Final = {"nelder_mead": 1e-6, "differential_evolution": 1e-6, "sqp": 1e-4}
@@ -54,7 +54,7 @@ def experiment(plan: Plan, effort: Effort) -> Outcome:
         told(plan, results, own),
         comparisons(plan, results),
         (main_table(plan, results, own), ladder_table(results), changes_table(results)),
-        (accuracy_picture(plan, results, own), limits_picture(plan, results, effort.seed)),
+        (accuracy_picture(plan, results, own), limits_picture(results, effort.seed)),
         conditions(plan, results),
         targets(plan, results, own),
         time.perf_counter() - began,
@@ -119,8 +119,8 @@ def reason(method: str, results: Results) -> str:
         "nelder_mead": "TolX decides: ours is 1e-8 of each parameter's range; the paper does not "
         f"say of what. With TolX 1e-9 at 1 Hz: {at('TolX 1e-9')} instead of {at('as published')}.",
         "differential_evolution": "TolFun decides, 1e-8 HU² between best and worst member: at 1 Hz "
-        f"{at('as published')}, with 1e-10 {at('TolFun 1e-10')}. The error depends on the peak of "
-        "the input, which the paper does not state.",
+        f"{at('as published')}, with 1e-10 {at('TolFun 1e-10')}. The error goes as 1 over the peak "
+        f"of the input, {PEAK:g} HU here and not stated in the paper.",
         "sqp": f"Central differences; with forward ones, as Matlab has them, {forward}. See the "
         "text.",
         "pattern_search": "NOMAD's pattern is halved until it is below 1e-6 of the range; ended "
@@ -165,7 +165,8 @@ def told(plan: Plan, results: Results, own: Own) -> tuple[str, ...]:
         "the range, and further where parameters compensate one another: "
         f"{min(forward):.1e} to {max(forward):.1e} % here at any rate, beside the paper's "
         "9.0e-6 %, which 'decreasing tolerances and increasing sampling rates' did not improve. So "
-        "the limit is the difference formula and not, as the paper thinks, that the cost is flat. "
+        "the limit may well be the difference formula and not, as the paper thinks, that the cost "
+        "is flat; it does not say which differences were used. "
         f"Central differences do not have it ({min(central):.1e} % at best). At high rates they "
         "meet another: the all-pass is switched whenever the whole part of the delay changes, and "
         "the cost jumps there (figure). At 3500 Hz a sample is 3e-5 of the delay's range and a "
@@ -208,7 +209,8 @@ def conditions(plan: Plan, results: Results) -> tuple[str, ...]:
         f"Voxels: {sizes}. The paper does not state its number. Errors are medians over voxels and "
         "parameters, intervals by the percentile bootstrap over voxels.",
         "Simulated annealing evaluates one point at a time and would need a quarter of an hour a "
-        "voxel at 3500 Hz; it is calibrated at a lower rate. Its error hardly depends on the rate.",
+        "voxel at 3500 Hz; it is calibrated at a lower rate. Its temperature "
+        "refers to the sum of squares, so that the rate should not matter to its error.",
         f"Parameters as in the other experiments, delay from {low:g} to {high:g} s; input of 300 "
         "HU at its peak, sampled at the rate itself; 200 s of samples, the last one period before "
         "the end.",

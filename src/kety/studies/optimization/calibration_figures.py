@@ -66,7 +66,7 @@ def accuracy_picture(plan: Plan, results: Results, own: Own) -> Picture:
     )
 
 
-def limits_picture(plan: Plan, results: Results, seed: int) -> Picture:
+def limits_picture(results: Results, seed: int) -> Picture:
     """Errors by rate, and the jumps of the cost that disturb differences."""
     lines = []
     looks: dict[str, Any] = {
@@ -80,7 +80,7 @@ def limits_picture(plan: Plan, results: Results, seed: int) -> Picture:
         lines.append(of_method(method.split("/")[0], x, y, **looks.get(method, {})))
     stated = [paper.CALIBRATION_ERROR[m].value for m in GOOD]
     lines.append(of_paper([paper.CALIBRATION_RATE] * 3, stated))
-    rate = plan.rates["sqp"]
+    rate = paper.CALIBRATION_RATE
     offset, cost = along_delay(rate, seed)
     curve = Series("cost", offset.tolist(), cost.tolist(), mark="", colour=COLOURS["sqp"])
     return Picture(

@@ -104,7 +104,8 @@ class Measured:
     errors : (V, 4) array
         %, in the order of `NAMES`; NaN where a voxel has no estimate.
     seconds : float
-        Time for a voxel, s, of all cores that worked together.
+        Processor time for a voxel, s, of all cores together; other work on the machine does not
+        count.
     """
 
     maps: xarray.Dataset
@@ -248,12 +249,7 @@ def measure(
     **options: Any,
 ) -> Measured:
     """Fit a data set in float64 with options of `kety.fit`; the input is `study_input` at 1 Hz."""
-    from kety.fitting.engine import available_threads
-
-    optimizer = options.get("optimizer")
-    native = optimizer is None or getattr(optimizer, "backend", "") == "native"
-    threads = (effort.threads or available_threads()) if native else 1
-    began = time.perf_counter()
+    began = time.process_time()
     maps = kety.fit(
         data.curves,
         data.times,
@@ -261,10 +257,10 @@ def measure(
         bounds=bounds,
         mask=np.ones(len(data), np.bool_),
         dtype="float64",
-        threads=threads,
+        threads=effort.threads,
         **options,
     )
-    seconds = (time.perf_counter() - began) * threads / len(data)
+    seconds = (time.process_time() - began) / len(data)
     if maps.attrs["interrupted"]:
         raise KeyboardInterrupt
     return Measured(maps, percent_errors(maps, data.truth), seconds)

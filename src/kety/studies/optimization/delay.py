@@ -243,7 +243,7 @@ def pictures(cases: Sequence[Case]) -> tuple[Picture, ...]:
         )
         panels = [
             Panel("error, all four", errors, y_label="mean error, %", x_ticks=ticks),
-            Panel("time", times, y_label="ms per voxel and core", x_ticks=ticks),
+            Panel("time", times, y_label="processor time, ms per voxel", x_ticks=ticks),
         ]
         found.append(
             Picture(

@@ -13,8 +13,8 @@ from kety.studies.records import Table
 Case = tuple[tuple[str | float, ...], Measured]
 """What was varied, and what came out."""
 NOTE: Final = (
-    "Errors in % of the truth. 95 %: confidence interval of the mean over all four. Time: all "
-    "cores together; that of kety's own solver over 10,000 voxels, since its set-up serves all."
+    "Errors in % of the truth. 95 %: confidence interval of the mean over all four. Time: that of "
+    "all cores; of kety's own solver over 10,000 voxels, since its set-up serves all."
 )
 
 
