@@ -28,6 +28,8 @@ from kety.studies.records import Comparison, Effort, Outcome, Table
 CLAIM: Final = 10.0
 """%, below which the paper puts the error of its brain."""
 VESSELS: Final = ("artery", "vein", "venous sinus")
+KNOWN: Final = 50.0
+"""%, standard error below which the data determine a parameter."""
 MEMORY: Final = 4.0  # GiB
 COVERED: Final = (90.0, 99.0)
 """%, between which 95 % intervals should hold the truth."""
@@ -75,6 +77,13 @@ def percent(errors: Sequence[TissueError], tissue: str, name: str) -> str:
 def below(errors: Sequence[TissueError]) -> list[TissueError]:
     """Those whose median error is below the paper's."""
     return [e for e in errors if e.median < CLAIM]
+
+
+def determined(errors: Sequence[TissueError]) -> list[str]:
+    """Tissues in which the standard errors of all four parameters are mostly below `KNOWN`."""
+    tissues = dict.fromkeys(e.tissue for e in errors)
+    found = {t: [e for e in errors if e.tissue == t and e.reported < KNOWN] for t in tissues}
+    return [tissue for tissue, ones in found.items() if len(ones) == len(NAMES)]
 
 
 def averaged(one: TissueError | None) -> str:
@@ -173,6 +182,13 @@ def told(brain: Brain, errors: Sequence[TissueError], noisy: Measured) -> tuple[
         for r in rivals(brain)
         if r.name in ("vb", "delay")
     )
+    sure = "".join(
+        f"In the {tissue} this noise determines all four (standard errors below half the value), "
+        "with errors of "
+        + ", ".join(f"{LABELS[n]} {percent(errors, tissue, n)}" for n in NAMES)
+        + ". "
+        for tissue in determined(errors)
+    )
     memory = "" if brain.peak is None else f" in {brain.peak:.2g} GiB of memory"
     speed = 1e6 * brain.fitted / len(brain)
     need = ", ".join(
@@ -191,11 +207,9 @@ def told(brain: Brain, errors: Sequence[TissueError], noisy: Measured) -> tuple[
         "which has the scan's sampling and noise but parameters drawn from wide ranges. On that "
         f"set we find a mean of {means.value:.3g} % and a median of {means.median:.2g} % over all "
         "four parameters. Most of a brain enhances less. Median errors of single "
-        f"voxels below 10 %: {named or 'none'}. In the rim of the tumour, the only tissue in which "
-        "this noise determines all four, they are "
-        + ", ".join(f"{LABELS[n]} {percent(errors, 'tumour rim', n)}" for n in NAMES)
-        + f"; in cortex Vb {percent(errors, 'cortex', 'vb')} and delay "
-        f"{percent(errors, 'cortex', 'delay')}, in white matter "
+        f"voxels below 10 %: {named or 'none'}. {sure}In cortex they are Vb "
+        f"{percent(errors, 'cortex', 'vb')} and delay {percent(errors, 'cortex', 'delay')}, in "
+        "white matter "
         f"{percent(errors, 'white matter', 'vb')} and {percent(errors, 'white matter', 'delay')}. "
         "Where the barrier is intact, Ktrans and kep are below what 6 HU of noise can show, "
         "whatever the optimiser. "
@@ -262,14 +276,13 @@ def targets(
             low.covered >= COVERED[0] and high.covered <= COVERED[1],
         )
     )
-    rim = [e for e in errors if e.tissue == "tumour rim"]
-    if rim:
+    for tissue in determined(errors):
+        ones = [e.median for e in errors if e.tissue == tissue]
         found.append(
             (
                 "The paper's error below 10 % in single voxels, where this noise determines all "
-                f"four parameters (rim of the tumour): {min(e.median for e in rim):.2g} to "
-                f"{max(e.median for e in rim):.2g} %.",
-                max(e.median for e in rim) < CLAIM,
+                f"four parameters ({tissue}): {min(ones):.2g} to {max(ones):.2g} %.",
+                max(ones) < CLAIM,
             )
         )
     vessels = [e for e in errors if e.tissue in VESSELS and e.name in ("vb", "delay")]

@@ -209,8 +209,8 @@ def conditions(plan: Plan, results: Results) -> tuple[str, ...]:
         f"Voxels: {sizes}. The paper does not state its number. Errors are medians over voxels and "
         "parameters, intervals by the percentile bootstrap over voxels.",
         "Simulated annealing evaluates one point at a time and would need a quarter of an hour a "
-        "voxel at 3500 Hz; it is calibrated at a lower rate. Its temperature "
-        "refers to the sum of squares, so that the rate should not matter to its error.",
+        "voxel at 3500 Hz; it is calibrated at a lower rate. Its temperature refers to the sum of "
+        "squares, so that the rate should not matter to its error.",
         f"Parameters as in the other experiments, delay from {low:g} to {high:g} s; input of 300 "
         "HU at its peak, sampled at the rate itself; 200 s of samples, the last one period before "
         "the end.",
