@@ -34,7 +34,7 @@ RATES = dict.fromkeys(
     20.0,
 )
 CALIBRATION = calibration_fits.Plan(
-    RATES, dict.fromkeys(RATES, 2), {1.0: 2}, own=(2, 20.0), changed=(2, 1), changes=3
+    RATES, dict.fromkeys(RATES, 2), {1.0: 2}, own=(2, 2, 20.0), changed=(2, 1), changes=3
 )
 RUNTIME = runtime_fits.Plan(scipy=1, copies=8, rounds=1, compared=40)
 BRAIN = brain_fits.Plan((26, 30, 22), stride=3, cube=1, pixels=32)

@@ -18,7 +18,6 @@ import numpy as np
 
 import kety
 from kety.errors import MissingDependencyError
-from kety.fitting.dictionary import delay_cells, rate_cells
 from kety.fitting.discretize import kernel_model
 from kety.fitting.engine import available_threads
 from kety.fitting.problem import make_problem
@@ -71,10 +70,6 @@ CHANGES: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
 )
 
 
-CURVES_OF_A_CELL: Final = 30
-"""Curves held for each (rate x delay) cell while the dictionary is built."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """How much is measured.
@@ -87,8 +82,8 @@ class Plan:
         And on how many voxels.
     ladder : mapping of float to int
         Further rates, Hz, and voxels there.
-    own : (voxels, rate)
-        kety's own solver: voxels, and the rate (Hz) at which it is given all samples.
+    own : (voxels, voxels, rate)
+        kety's own solver: voxels seen every second, voxels given all samples, and at what Hz.
     changed : (voxels, voxels)
         Of changed options: for Nelder-Mead and evolution, and for the slow ones.
     changes : int
@@ -98,7 +93,7 @@ class Plan:
     rates: Mapping[str, float]
     voxels: Mapping[str, int]
     ladder: Mapping[float, int]
-    own: tuple[int, float]
+    own: tuple[int, int, float]
     changed: tuple[int, int]
     changes: int
 
@@ -107,7 +102,7 @@ FULL: Final = Plan(
     dict.fromkeys(METHODS, paper.CALIBRATION_RATE) | {"simulated_annealing": 100.0},
     dict(zip(METHODS, (8, 2, 8, 8, 4, 8, 2, 4), strict=True)),
     {1.0: 64, 10.0: 64, 100.0: 32, 350.0: 16, 1000.0: 8},
-    (64, 350.0),
+    (64, 16, paper.CALIBRATION_RATE),
     (32, 4),
     len(CHANGES),
 )
@@ -115,7 +110,7 @@ QUICK: Final = Plan(
     dict.fromkeys(METHODS, 100.0) | {"pattern_search": 10.0, "simulated_annealing": 10.0},
     dict(zip(METHODS, (8, 1, 8, 4, 4, 8, 1, 1), strict=True)),
     {1.0: 16, 10.0: 16},
-    (16, 100.0),
+    (16, 16, 100.0),
     (8, 1),
     6,
 )
@@ -328,7 +323,7 @@ class Own(NamedTuple):
     discrete : Calibrated
         The same of curves that the discrete system made at the rate of calibration.
     samples : Calibrated
-        All samples at a lower rate, of curves by kety's own exact model.
+        All samples at the rate of the plan, of curves by kety's own exact model.
     """
 
     frames: Calibrated
@@ -339,13 +334,13 @@ class Own(NamedTuple):
 
 def own_solver(plan: Plan, effort: Effort) -> Own:
     """Fit exact curves with the default solver, in float64 and on one core."""
-    count, rate = plan.own
+    count, full, rate = plan.own
     fine = plan.rates["nelder_mead"]
     pool = random_parameters(POOL, np.random.default_rng([effort.seed, 0]), RANGES)
     truth = {name: values[:count] for name, values in pool.items()}
 
     def fit(curves: Array, times: Array, aif: InputFunction) -> Calibrated:
-        few = {name: values[: len(curves)] for name, values in truth.items()}
+        few = {name: values[: len(curves)] for name, values in pool.items()}
         maps, seconds = timed_fit(curves, times, aif)
         evaluations = float(maps.evaluations.values.mean())
         return Calibrated(percent_errors(maps, few), seconds / len(curves), evaluations)
@@ -357,21 +352,13 @@ def own_solver(plan: Plan, effort: Effort) -> Own:
     made = system(discretization("", fine), 0, min(count, 8), effort.seed)
     coarse = parker_input(1.0 / rate, DURATION, peak=PEAK)
     every = frames(rate)
+    some = {name: values[:full] for name, values in pool.items()}
     return Own(
         fit(parker_curves(truth, seconds, peak=PEAK), seconds, aif),
         fit(kety.simulate_curves(truth, seconds, aif), seconds, aif),
         fit(np.ascontiguousarray(made.curves[:, :: round(fine)]), seconds, aif),
-        fit(kety.simulate_curves(truth, every, coarse), every, coarse),
+        fit(kety.simulate_curves(some, every, coarse), every, coarse),
     )
-
-
-def dictionary_gib(rate: float) -> float:
-    """Memory in which the default solver builds its dictionary of all samples of a rate, GiB."""
-    aif = parker_input(1.0, DURATION, peak=PEAK)
-    low, high = RANGES["kep"]
-    rates = len(rate_cells(low / 60.0, high / 60.0)) - 1
-    delays = len(delay_cells(aif, frames(1.0), *RANGES["delay"])[0])
-    return float(delays * rates * CURVES_OF_A_CELL * len(frames(rate)) * 8 / 2**30)
 
 
 def along_delay(rate: float, seed: int) -> tuple[Array, Array]:
