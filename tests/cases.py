@@ -20,13 +20,14 @@ PEAK = 300.0  # HU in the artery, about 50 times the noise
 
 # The ranges of the same paper; 1/min, fractions, s.
 RANGES = {"ktrans": (0.02, 1.0), "kep": (0.1, 3.0), "vb": (0.01, 0.2), "delay": (0.0, 10.0)}
+PER_BLOOD = {"k1": (0.03, 1.7), "k2": (0.1, 3.0)}  # the same tissues
 
 
 def parameters(rng: np.random.Generator, count: int, model: str) -> dict[str, Floats]:
-    """Uniform over `RANGES`; over the lower half of its bounds for a name that is not there."""
+    """Uniform over these ranges; over the lower half of its bounds for a name that is not there."""
     chosen = {}
     for p in MODELS[model].parameters:
-        lo, hi = RANGES.get(p.name, (p.bounds[0], 0.5 * (p.bounds[0] + p.bounds[1])))
+        lo, hi = (RANGES | PER_BLOOD).get(p.name, (p.bounds[0], 0.5 * (p.bounds[0] + p.bounds[1])))
         chosen[p.name] = rng.uniform(lo, hi, count)
     return chosen
 

@@ -77,6 +77,14 @@ def extended_tofts(
     return vb * blood * input_value(aif, x) + ktrans / 60 * exchange
 
 
+def one_compartment(
+    aif: InputFunction, times: Floats, k1: float, k2: float, delay: float
+) -> Floats:
+    """K1 int Cb(u - tau) exp(-k2 (t - u)) du, Cb in whole blood, rates in 1/min."""
+    blood = 1.0 if aif.site == "blood" else 1.0 - aif.hematocrit
+    return k1 / 60 * blood * convolution(aif, times - delay, k2 / 60)
+
+
 def least_cost(
     y: Floats,
     times: Floats,

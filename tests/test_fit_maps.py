@@ -81,7 +81,7 @@ def test_clear_enhancement_is_fitted(aif: InputFunction, model: str) -> None:
     missed = maps.status == Status.NOT_ENHANCING
     assert missed[peak > 4 * NOISE].mean() < 1e-3
     assert missed[peak > 6 * NOISE].sum() == 0
-    assert maps.ktrans.isnull()[missed].all()
+    assert maps[MODELS[model].names[0]].isnull()[missed].all()
 
 
 def test_voxels_outside_the_mask(aif: InputFunction, curves: Floats) -> None:

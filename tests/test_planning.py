@@ -291,7 +291,7 @@ def test_default_tissues_of_every_model(model: str) -> None:
     assert (errors.crb > 0).all()
     assert (errors.note == "").all()
     units = dict(zip(errors.parameter.values, errors.units.values, strict=True))
-    assert units["ktrans"] == "1/min"
+    assert units[record.names[0]] == "1/min"
     assert units["delay"] == "s"
 
 

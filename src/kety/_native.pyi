@@ -59,3 +59,57 @@ class SampledModel:
         status: NDArray[np.uint8],
         threads: int,
     ) -> None: ...
+
+def normals_single(
+    levels: list[dict[str, Any]],
+    times: Doubles,
+    curves: NDArray[Any],
+    weights: NDArray[Any] | None,
+    options: dict[str, Any],
+    parameters: Doubles,
+    cost: Doubles,
+    unweighted: Doubles,
+    gradient: Doubles,
+    hessian: Doubles,
+    offset: Doubles | None,
+    threads: int,
+    instruction_set: str,
+) -> None: ...
+
+normals_double = normals_single
+
+def window_graph(
+    grid: NDArray[np.int32],
+    place: NDArray[np.int32],
+    features: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    offsets: NDArray[np.int32],
+    threshold: float,
+    soft: bool,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int32] | None,
+    weights: NDArray[np.float32] | None,
+    threads: int,
+) -> None: ...
+def average(
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+
+class GraphSystem:
+    levels: int
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int32],
+        weights: NDArray[np.float32],
+        threads: int,
+    ) -> None: ...
+    def prepare(self, metric: Doubles, strength: float, multigrid: bool) -> None: ...
+    def blocks(self, block: Doubles, free: NDArray[np.uint8]) -> None: ...
+    def solve(self, b: Doubles, x: Doubles, tolerance: float, limit: int) -> tuple[int, float]: ...
+    def penalty(self, x: Doubles, y: Doubles) -> None: ...

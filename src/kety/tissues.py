@@ -15,13 +15,20 @@ from kety.models import Model
 Floats = NDArray[np.float64]
 
 TISSUES: Final[Mapping[str, Mapping[str, float]]] = {
-    "tumour": {"ktrans": 0.25, "kep": 0.60, "vb": 0.06, "delay": 3.3},
-    "leaky tumour": {"ktrans": 0.60, "kep": 1.50, "vb": 0.10, "delay": 2.3},
-    "slow tumour": {"ktrans": 0.10, "kep": 0.35, "vb": 0.08, "delay": 5.7},
-    "muscle": {"ktrans": 0.08, "kep": 0.60, "vb": 0.03, "delay": 4.4},
-    "vascular tissue": {"ktrans": 0.40, "kep": 1.00, "vb": 0.18, "delay": 1.6},
+    "tumour": {"ktrans": 0.25, "kep": 0.60, "vb": 0.06, "k1": 0.43, "k2": 0.60, "delay": 3.3},
+    "leaky tumour": {"ktrans": 0.60, "kep": 1.50, "vb": 0.10, "k1": 1.03, "k2": 1.50, "delay": 2.3},
+    "slow tumour": {"ktrans": 0.10, "kep": 0.35, "vb": 0.08, "k1": 0.17, "k2": 0.35, "delay": 5.7},
+    "muscle": {"ktrans": 0.08, "kep": 0.60, "vb": 0.03, "k1": 0.14, "k2": 0.60, "delay": 4.4},
+    "vascular tissue": {
+        "ktrans": 0.40,
+        "kep": 1.00,
+        "vb": 0.18,
+        "k1": 0.69,
+        "k2": 1.00,
+        "delay": 1.6,
+    },
 }
-"""Typical tissues, in public units."""
+"""Typical tissues, in public units; each model takes its own. k1 is ktrans / (1 - 0.42)."""
 PUBLISHED: Final[Mapping[str, tuple[float, float]]] = {
     "ktrans": (0.02, 1.0),
     "kep": (0.1, 3.0),

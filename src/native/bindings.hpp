@@ -53,3 +53,5 @@ const T* checked(nb::dict d, const char* name, size_t size) {
 
 // Adds the sampled models and the direct searches to the module.
 void bind_direct(nb::module_& module);
+// Adds what joint estimation needs: normal equations, voxel graphs, the linear systems on them.
+void bind_joint(nb::module_& module);

@@ -291,4 +291,5 @@ NB_MODULE(_native, module) {
              nb::arg("cost"), nb::arg("r2"), nb::arg("evaluations"), nb::arg("status"),
              nb::arg("undetermined"), nb::arg("threads"), nb::arg("instruction_set"));
   bind_direct(module);
+  bind_joint(module);
 }

@@ -3,6 +3,7 @@
 // picked by the linker for an older one.
 #include "block.hpp"
 #include "direct.hpp"
+#include "normals.hpp"
 
 namespace KETY_NS {
 
@@ -148,7 +149,15 @@ void search_any(const SearchCall& call, long begin, long end, bool single) {
     search_range<double, (KETY_LANES + 1) / 2>(call, begin, end);
 }
 
+void normals_any(const NormalsCall& call, long begin, long end, bool single) {
+  if (single)
+    normals_range<float, KETY_LANES>(call, begin, end);
+  else
+    normals_range<double, (KETY_LANES + 1) / 2>(call, begin, end);
+}
+
 extern const Engine engine;
-const Engine engine = {KETY_NAME, forward_any, fit_single, fit_double, sampled_any, search_any};
+const Engine engine = {KETY_NAME,   forward_any, fit_single, fit_double,
+                       sampled_any, search_any,  normals_any};
 
 }  // namespace KETY_NS

@@ -78,6 +78,24 @@ struct FitCall {
   unsigned char* undetermined;  // bit i: parameter i is not determined
 };
 
+// Sums of squares and normal equations of many voxels at given parameters (see normals.hpp).
+struct NormalsCall {
+  PiecesCall input[kLevels];
+  const double* times;
+  int frames, pieces;
+  const void* curves;  // T, (voxels, frames)
+  long voxels;
+  const void* weights;  // (frames) of T, or null
+  bool baseline;
+  double weight_sum, curve_scale, tau_lo, tau_hi;
+  const double* parameters;  // (voxels, 4)
+  // results, in the unit of the scaled input
+  double *cost, *unweighted;  // (voxels)
+  double* gradient;           // (voxels, 4): J'r
+  double* hessian;            // (voxels, 10): J'J, packed lower triangle
+  double* offset;             // (voxels): fitted constant; or null
+};
+
 // How a model becomes values at the samples of a curve (see sampled.hpp).
 enum DiscretizationKind { kExact = 0, kIir = 1, kFir = 2 };
 enum DelayFilter { kDelayExact = 0, kThiran = 1, kRound = 2 };
@@ -135,6 +153,7 @@ struct Engine {
   void (*fit_double)(const FitCall&, long begin, long end);
   void (*sampled)(const CurvesCall&, long begin, long end, bool single);
   void (*search)(const SearchCall&, long begin, long end, bool single);
+  void (*normals)(const NormalsCall&, long begin, long end, bool single);
 };
 
 void* kety_allocate(long bytes);  // 64-byte aligned

@@ -36,7 +36,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
     """Check what can be checked at once, then read, fit and write."""
     from kety.errors import KetyError
-    from kety.io import bids, read_mask
+    from kety.io import bids
     from kety.models import get_model
     from kety.pipeline import check_folder, estimate, provenance, read_study, write_outcome
 
@@ -56,9 +56,12 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         modality=options["modality"],
         quantity=options["quantity"],
         mask=options["mask"],
+        crop=options["crop"],
+        downsample=options["downsample"],
+        denoise=options["denoise"],
         tell=tell,
     )
-    roi = None if options["roi"] is None else read_mask(options["roi"], like=study.series)
+    roi = None if options["roi"] is None else study.read_mask(options["roi"])
     record = provenance(study, command=str(ctx.obj))
     maps = estimate(
         study,

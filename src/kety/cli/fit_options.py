@@ -143,6 +143,26 @@ _OPTIONS: Final = (
     ),
     option(
         SERIES,
+        "--crop",
+        metavar="X0:X1,Y0:Y1,Z0:Z1",
+        help="Fit the voxels of this box, first index of an axis to one past its last, counted "
+        "from 0; an empty end is the image's. Other images stay on the grid of the whole series.",
+    ),
+    option(
+        SERIES,
+        "--downsample",
+        metavar="N|NX,NY,NZ",
+        help="Fit the means of blocks of N by N voxels in the plane, or of NX by NY by NZ.",
+    ),
+    option(
+        SERIES,
+        "--denoise",
+        metavar="dct|dct:N",
+        help="Keep the first N cosines of every curve, chosen from the curves without N, before "
+        "the fit; standard errors are then too small.",
+    ),
+    option(
+        SERIES,
         "--baseline-frames",
         type=frames,
         metavar="N|A-B",

@@ -17,6 +17,7 @@ from kety.fitting.status import Status
 if TYPE_CHECKING:
     from kety.fitting.optimizers.varprolm import VarProLM
     from kety.fitting.problem import Problem
+    from kety.inputs import InputFunction
 
 SEARCHED_FRAMES = 2048
 """Most frames of which the dictionary holds curves; its memory grows with them."""
@@ -90,17 +91,7 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
     from kety import _native
 
     lo, hi = problem.kernel_bounds()
-    end = float(problem.times[-1] - min(lo[3], 0.0))
-    # Input and weights of the order of 1, by powers of two that change no digit: sums of products
-    # then fit float32 in any unit.
-    scale = power_of_two(float(np.abs(problem.aif.concentration).max()))
-    aif = replace(problem.aif, concentration=problem.aif.concentration / scale)
-    weights = problem.weights
-    if weights is not None:
-        weights = weights / power_of_two(float(weights.max()))
-    # With no rate to fit (Patlak) the series have one term; any positive limit serves.
-    top = max(float(hi[2]), 1e-3 * SERIES_REACH)
-    levels = [kernel_pieces(aif, min(top, r), end) for r in (*LEVEL_RATES, np.inf)]
+    scale, aif, weights, levels = kernel_input(problem)
     seen = searched_frames(len(problem.times))
     dictionary = build_dictionary(
         aif,
@@ -191,6 +182,26 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
         return result
 
     return solve
+
+
+def kernel_input(
+    problem: Problem,
+) -> tuple[float, InputFunction, NDArray[np.float64] | None, list[dict[str, Any]]]:
+    """Scale of the input, the input and weights brought to the order of 1, and its pieces.
+
+    Both by powers of two, which change no digit: sums of products then fit float32 in any unit.
+    """
+    lo, hi = problem.kernel_bounds()
+    end = float(problem.times[-1] - min(lo[3], 0.0))
+    scale = power_of_two(float(np.abs(problem.aif.concentration).max()))
+    aif = replace(problem.aif, concentration=problem.aif.concentration / scale)
+    weights = problem.weights
+    if weights is not None:
+        weights = weights / power_of_two(float(weights.max()))
+    # With no rate to fit (Patlak) the series have one term; any positive limit serves.
+    top = max(float(hi[2]), 1e-3 * SERIES_REACH)
+    levels = [kernel_pieces(aif, min(top, r), end) for r in (*LEVEL_RATES, np.inf)]
+    return scale, aif, weights, levels
 
 
 def searched_frames(count: int) -> NDArray[np.intp] | None:

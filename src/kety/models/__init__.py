@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from kety.errors import KetyError
 from kety.models.base import ROLES, Derived, Model, Parameter
+from kety.models.one_compartment import ONE_COMPARTMENT
 from kety.models.tofts import EXTENDED_TOFTS, PATLAK, TOFTS
 
-MODELS: dict[str, Model] = {m.name: m for m in (TOFTS, EXTENDED_TOFTS, PATLAK)}
+MODELS: dict[str, Model] = {m.name: m for m in (TOFTS, EXTENDED_TOFTS, PATLAK, ONE_COMPARTMENT)}
 
 
 def get_model(name: str) -> Model:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
+from kety.pipeline.preparation import Region
 from kety.pipeline.telling import Tell, count
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ PathLike = str | os.PathLike[str]
 
 RELAXIVITY: Final = 4.5
 """Relaxivity r1 in 1/(mM s) where none is given: about that of gadolinium chelates at 1.5 T."""
+_WHOLE: Final = Region()
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,15 @@ def _summary(value: float | NDArray[Any]) -> float | str:
 
 
 def read_scan(
-    conversion: Conversion, series: Series, mask: NDArray[np.bool_] | None, tell: Tell
+    conversion: Conversion,
+    series: Series,
+    mask: NDArray[np.bool_] | None,
+    tell: Tell,
+    region: Region = _WHOLE,
 ) -> Scan:
     """Gather the acquisition of an MR series, and read or estimate its T1 before contrast agent.
+
+    Images lie on the grid of the series, ``mask`` and the maps of the result on the region's.
 
     Raises
     ------
@@ -160,12 +168,12 @@ def read_scan(
     angle = _needed(conversion.flip_angle, known, "flip_angle", "flip angle", series)
     relaxivity = RELAXIVITY if conversion.relaxivity is None else conversion.relaxivity
     assumed = " (assumed)" if conversion.relaxivity is None else ""
-    b1 = _number_or_map(conversion.b1, series)
+    b1 = _number_or_map(conversion.b1, series, region)
     tell("signal", f"TR {1000 * tr:g} ms, flip angle {angle:g}°, r1 {relaxivity:g} /mM/s{assumed}")
     if conversion.vfa:
-        t10: Any = _estimated_t1(conversion, series, tr, b1, mask, tell)
+        t10: Any = _estimated_t1(conversion, series, tr, b1, mask, tell, region)
     else:
-        t10 = _number_or_map(conversion.t10, series)
+        t10 = _number_or_map(conversion.t10, series, region)
         if t10 is None:
             raise KetyError(
                 f"{series.source}: T1 before contrast agent is needed to convert an MR signal; "
@@ -191,13 +199,13 @@ def _name(value: Any) -> str:
     return Path(value).name
 
 
-def _number_or_map(value: float | PathLike | None, series: Series) -> Any:
-    """A number as it is; the (X, Y, Z) voxels of an image, on the grid of the series."""
+def _number_or_map(value: float | PathLike | None, series: Series, region: Region) -> Any:
+    """A number as it is; of an image on the grid of the series the voxels of the region."""
     if value is None or isinstance(value, int | float):
         return value
     from kety.io import read_volume
 
-    return read_volume(value, like=series).data
+    return region.positive(read_volume(value, like=series).data)
 
 
 def _estimated_t1(
@@ -207,12 +215,13 @@ def _estimated_t1(
     b1: Any,
     mask: NDArray[np.bool_] | None,
     tell: Tell,
+    region: Region,
 ) -> NDArray[Any]:
     from kety.signal import T1_SENTENCES, T1Status, t1_from_flip_angles
 
     signals, angles, own_tr = _flip_angle_images(conversion, series)
     t1 = t1_from_flip_angles(
-        signals,
+        region.image(signals),
         angles,
         conversion.vfa_repetition_time or own_tr or tr,
         method=conversion.vfa_method or "nonlinear",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.pipeline import arterial
+from kety.pipeline.arrival import find_baseline, frames_in_words, given_input
 from kety.pipeline.arterial import InputSource
 from kety.pipeline.conversion import Conversion, Scan, read_scan, unconverted
+from kety.pipeline.preparation import Region, denoised, described, keep_of, region_of
 from kety.pipeline.telling import Tell, count, silent
 
 if TYPE_CHECKING:
     from kety.inputs import InputFunction
-    from kety.series import Series
+    from kety.preprocess import Box
+    from kety.series import Series, Volume
 
 PathLike = str | os.PathLike[str]
 
@@ -39,7 +42,7 @@ class Study:
     Attributes
     ----------
     series
-        The series as read, with its mask.
+        The series that is fitted, with its mask: as read, or the region of it.
     aif
         Arterial input, in ``unit``.
     curves
@@ -54,6 +57,10 @@ class Study:
         What was read: role to paths.
     facts
         How the curves came about, for a provenance record.
+    region
+        The part of the file's grid that ``series`` is.
+    grid
+        The file's grid, a volume without content; None where it is that of ``series``.
     """
 
     series: Series
@@ -64,6 +71,21 @@ class Study:
     scan: Scan | None = None
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    region: Region = field(default_factory=Region)
+    grid: Volume | None = None
+
+    def read_mask(self, path: PathLike) -> NDArray[np.bool_]:
+        """Read a mask on the file's grid, and return it on that of ``series``.
+
+        Raises
+        ------
+        KetyError
+            As `kety.io.read_mask`, and if it lies outside the region.
+        """
+        from kety.io import read_mask
+
+        inside = read_mask(path, like=self.grid or self.series)
+        return self.region.mask(inside, str(path)) if self.region else inside
 
 
 def read_study(
@@ -75,9 +97,17 @@ def read_study(
     modality: str | None = None,
     quantity: str | None = None,
     mask: PathLike | None = None,
+    crop: str | Box | None = None,
+    downsample: str | int | Sequence[int] | None = None,
+    denoise: str | None = None,
     tell: Tell = silent,
 ) -> Study:
     """Read a series and its arterial input, and convert both to one unit.
+
+    Cropping comes first, then downsampling, conversion and denoising. Images beside the series lie
+    on its own grid and are cropped and downsampled along. The input and the frames before contrast
+    agent are found in the whole series, so that they do not depend on the region, and the input is
+    not denoised.
 
     Parameters
     ----------
@@ -95,6 +125,14 @@ def read_study(
         A key of `QUANTITIES`; None: ``"hu"`` of CT, ``"signal"`` of MR.
     mask
         Image of the voxels to fit, where it is not 0.
+    crop
+        Box to fit, such as ``"10:60,20:80,:"``, see `kety.preprocess.Box`.
+    downsample
+        Sides of the blocks to average, in the plane (``2``) or along all axes (``"2,2,1"``), see
+        `kety.preprocess.downsample`.
+    denoise
+        ``"dct"`` or, for N coefficients, ``"dct:N"``, see `kety.preprocess.dct_denoise`; warns
+        that the standard errors take no account of it.
     tell
         Given a line about every step.
 
@@ -104,7 +142,9 @@ def read_study(
         For files that cannot be read, or that do not fit together.
     """
     conversion = conversion or Conversion()
-    series, quantity = _read_series(Path(path), times, modality, quantity, mask, tell)
+    region, keep = region_of(crop, downsample), keep_of(denoise)
+    whole, quantity = _read_series(Path(path), times, modality, quantity, mask, tell)
+    series, made = region.series(whole, tell)
     unit = QUANTITIES[quantity][1]
     conversion.check(quantity)
     if source.t10 is not None and quantity != "signal":
@@ -113,26 +153,49 @@ def read_study(
     if source.mask is not None:
         from kety.io import read_mask
 
-        vessel = read_mask(source.mask, like=series)
-    facts: dict[str, Any] = {"quantity": quantity, "times": series.times_from}
-    aif, early = _given_input(source, series, unit)
+        vessel = read_mask(source.mask, like=whole)
+    facts: dict[str, Any] = {"quantity": quantity, "times": series.times_from, **made}
+    aif, early = given_input(source, whole, unit)
     baseline = None
     if quantity in ("hu", "signal"):
-        baseline, words = _baseline(conversion, series, aif, early, vessel)
-        tell("baseline", f"{_frames(baseline)}, {words}")
+        baseline, words = find_baseline(conversion, whole, aif, early, vessel)
+        tell("baseline", f"{frames_in_words(baseline)}, {words}")
         facts |= {"baseline_frames": baseline.tolist(), "baseline_from": words}
-    scan = None
+    scan = blood = None
     if quantity == "signal":
-        wanted = series.mask if vessel is None or series.mask is None else series.mask | vessel
-        scan = read_scan(conversion, series, wanted, tell)
+        wanted = series.mask
+        if vessel is not None and wanted is not None and not region:
+            wanted = wanted | vessel
+        scan = blood = read_scan(conversion, whole, wanted, tell, region)
         facts |= scan.facts
+        if vessel is not None and region:
+            blood = read_scan(_of_blood(conversion, source), whole, vessel, silent)
     curves = _convert(series, baseline, scan, facts, tell)
+    curves = denoised(curves, series, keep, facts, tell)
     if vessel is not None:
-        aif = _vessel_input(source, series, vessel, baseline, scan)
+        aif = _vessel_input(source, whole, vessel, baseline, blood)
     assert aif is not None
     tell("input", _described(aif, unit))
     files = _files(Path(path), source, conversion, times, mask)
-    return Study(series, aif, curves, unit, baseline, scan, files, facts)
+    grid = _grid(whole) if region else None
+    return Study(series, aif, curves, unit, baseline, scan, files, facts, region, grid)
+
+
+def _of_blood(conversion: Conversion, source: InputSource) -> Conversion:
+    """The conversion without the images that a given T1 of blood makes useless."""
+    if source.t10 is None:
+        return conversion
+    return replace(
+        conversion, t10=source.t10, vfa=(), vfa_angles=(), vfa_method=None, vfa_repetition_time=None
+    )
+
+
+def _grid(series: Series) -> Volume:
+    """A series' grid without its data, which may be large."""
+    from kety.series import Volume
+
+    content = np.broadcast_to(np.int8(0), series.shape)
+    return Volume(content, series.affine, series.source, series.codes)
 
 
 def _read_series(
@@ -161,69 +224,10 @@ def _read_series(
         )
     if mask is not None:
         series = replace(series, mask=read_mask(mask, like=series))
-    shape = " × ".join(map(str, series.shape))
-    size = " × ".join(f"{s:.3g}" for s in np.linalg.norm(series.affine[:3, :3], axis=0))
-    inside = "" if series.mask is None else f", {count(int(series.mask.sum()), 'voxel')} in mask"
-    tell("series", f"{series.source}: {words}, {shape} voxels of {size} mm{inside}")
+    tell("series", f"{series.source}: {words}, {described(series)}")
     span = f"{series.times[0]:g} to {series.times[-1]:g} s"
     tell("frames", f"{series.times.size} from {span} ({series.times_from})")
     return series, quantity
-
-
-def _given_input(
-    source: InputSource, series: Series, unit: str
-) -> tuple[InputFunction | None, NDArray[np.intp] | None]:
-    """The input of a table or population model, and the frames before the tissue enhances.
-
-    The frames are those that the bolus of a population model was placed by, else None.
-    """
-    if source.table is not None:
-        return arterial.read_table_input(source, unit), None
-    if source.population is None:
-        return None, None
-    arterial.check_unit(source, "mM", unit, f"'{source.population}'")
-    if source.delay is not None:
-        return arterial.population(source, series.times, source.delay), None
-    from kety.signal import baseline_frames, enhancing_curve
-
-    try:
-        early = baseline_frames(enhancing_curve(series.data, mask=series.mask), series.times)
-    except KetyError as error:
-        raise KetyError(
-            f"{series.source}: no voxels were found whose enhancement shows when the bolus of the "
-            f"population input arrives; give its delay in s"
-        ) from error
-    return arterial.population(source, series.times, float(series.times[early[-1]])), early
-
-
-def _before(curve: NDArray[Any], series: Series) -> NDArray[np.intp]:
-    from kety.signal import baseline_frames
-
-    try:
-        return baseline_frames(curve, series.times)
-    except KetyError as error:
-        raise KetyError(f"{series.source}: no baseline frames found: {error}") from error
-
-
-def _baseline(
-    conversion: Conversion,
-    series: Series,
-    aif: InputFunction | None,
-    early: NDArray[np.intp] | None,
-    vessel: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.intp], str]:
-    """Frames before contrast agent, and how they were found in words."""
-    from kety.signal import resolve_frames
-
-    if conversion.baseline is not None:
-        return resolve_frames(conversion.baseline, series.times.size), "as given"
-    if early is not None:
-        return early, "before the strongest voxels enhance"
-    if aif is not None:
-        return _before(aif(series.times), series), "before the input arrives"
-    assert vessel is not None
-    curve = _voxels(series.data, vessel).mean(axis=0, dtype=np.float64)
-    return _before(curve, series), "before the artery in the mask enhances"
 
 
 def _convert(
@@ -252,7 +256,7 @@ def _vessel_input(
     baseline: NDArray[np.intp] | None,
     scan: Scan | None,
 ) -> InputFunction:
-    curves = _voxels(series.data, vessel)
+    curves = np.asarray(series.data[vessel])
     if scan is not None and baseline is not None:
         blood = scan if source.t10 is None else replace(scan, t10=source.t10)
         curves, _ = blood.concentration(curves, baseline, voxels=vessel)
@@ -267,20 +271,6 @@ def _vessel_input(
 
         curves = enhancement(curves, baseline)
     return arterial.mask_input(source, curves, series.times)
-
-
-def _voxels(data: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """Curves (V, T) of the voxels in a mask."""
-    return np.asarray(data[mask])
-
-
-def _frames(frames: NDArray[np.intp]) -> str:
-    first, last = int(frames[0]), int(frames[-1])
-    if first == last:
-        return f"frame {first}"
-    if frames.size == last - first + 1:
-        return f"frames {first} to {last}"
-    return f"frames {', '.join(map(str, frames.tolist()))}"
 
 
 def _described(aif: InputFunction, unit: str) -> str:

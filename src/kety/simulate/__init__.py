@@ -1,4 +1,4 @@
-"""Simulated studies with known truth: DCE-CT of abdomen and brain, protocols and noise."""
+"""Simulated studies with known truth: DCE-CT of abdomen and brain, lesions, protocols, noise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from kety.simulate.anatomy import TISSUES, Tissue
 from kety.simulate.brain import BrainPhantom, brain_curves, simulate_brain
 from kety.simulate.brain_anatomy import BRAIN_TISSUES
 from kety.simulate.brain_maps import BrainTruth, brain_truth
+from kety.simulate.lesion_layout import Border, Lesion
+from kety.simulate.lesion_measures import border_width, contrast_kept, relative_rms, surround
+from kety.simulate.lesions import LesionPhantom, simulate_lesions
 from kety.simulate.noise import gaussian, rician
 from kety.simulate.phantom import LIMITS, Phantom, simulate_abdomen
 from kety.simulate.sampling import PROTOCOLS, Protocol, frame_times, protocol, uniform
@@ -15,18 +18,26 @@ __all__ = [
     "LIMITS",
     "PROTOCOLS",
     "TISSUES",
+    "Border",
     "BrainPhantom",
     "BrainTruth",
+    "Lesion",
+    "LesionPhantom",
     "Phantom",
     "Protocol",
     "Tissue",
+    "border_width",
     "brain_curves",
     "brain_truth",
+    "contrast_kept",
     "frame_times",
     "gaussian",
     "protocol",
+    "relative_rms",
     "rician",
     "simulate_abdomen",
     "simulate_brain",
+    "simulate_lesions",
+    "surround",
     "uniform",
 ]

@@ -1,0 +1,274 @@
+"""Joint estimates by the interior-point method, as in the multi-task paper: IPOPT through CasADi.
+
+A reference: an optimiser of its own, slow beside the solver of this package, on the same exact
+forward model in double precision (Wächter and Biegler, Math Program 106:25, 2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kety.errors import KetyError, MissingDependencyError
+from kety.fitting.problem import Problem
+from kety.joint.energy import (
+    Terms,
+    checked_parameters,
+    checked_terms,
+    residuals,
+    value_and_gradient,
+)
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.intp]
+Call = Callable[[list[Floats]], Sequence[float | Floats]]
+"""Numbers of a CasADi function's outputs from those of its inputs, all as flat arrays."""
+
+HESSIANS = ("bfgs", "gauss_newton")
+HISTORY = 200
+"""Steps that BFGS remembers; fewer unknowns need no more steps than unknowns."""
+
+
+@dataclass(frozen=True)
+class InteriorPoint:
+    """Where the interior-point method ended.
+
+    Attributes
+    ----------
+    parameters : (V, 4) array
+        Kernel quantities v, a [1/s], k [1/s], tau [s], within their bounds.
+    energy : float
+        Energy there (see `kety.joint.energy`).
+    iterations : int
+    converged : bool
+        The optimality conditions are met to the tolerance.
+    message : str
+        IPOPT's own word for the end, e.g. ``"Solve_Succeeded"``.
+    """
+
+    parameters: Floats
+    energy: float
+    iterations: int
+    converged: bool
+    message: str
+
+
+def interior_point(
+    problem: Problem,
+    curves: ArrayLike,
+    edges: Any,
+    metric: ArrayLike,
+    start: ArrayLike,
+    *,
+    hessian: str = "bfgs",
+    tolerance: float = 1e-10,
+    max_iterations: int = 3000,
+) -> InteriorPoint:
+    """Minimise the energy of `kety.joint.energy` within the problem's bounds.
+
+    Parameters
+    ----------
+    problem : Problem
+        Model, input, frames, weights, baseline and bounds; equal bounds fix a parameter.
+    curves : (V, T) array
+    edges : (V, V) sparse or dense
+        Weights of the pairs, symmetric, 0 on the diagonal.
+    metric : (4, 4) or (V, 4, 4) array
+        Q in kernel units.
+    start : (V, 4) array
+        Kernel quantities to start from; clipped to the bounds.
+    hessian : {"bfgs", "gauss_newton"}
+        Limited-memory BFGS, as in the paper, or the penalty's Hessian with JᵀJ for the data's.
+    tolerance : float
+        Of the optimality conditions, of the energy relative to the start's and with parameters in
+        units of their curvature there.
+    max_iterations : int
+
+    Returns
+    -------
+    InteriorPoint
+        A local minimum; the energy has others.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without CasADi.
+    KetyError
+        If arguments do not agree, or nothing is free.
+    """
+    casadi = _casadi()
+    if hessian not in HESSIANS:
+        raise KetyError(f"hessian must be one of {', '.join(HESSIANS)}, found {hessian!r}")
+    if not 0 < tolerance < 1:
+        raise KetyError(f"tolerance must be between 0 and 1, found {tolerance!r}")
+    if max_iterations < 1:
+        raise KetyError(f"max_iterations must be at least 1, found {max_iterations!r}")
+    terms = checked_terms(problem, curves, edges, metric)
+    scaled = _Scaled(terms, checked_parameters(start, len(terms.curves)))
+    options: dict[str, Any] = {
+        "no_nlp_grad": True,
+        "print_time": False,
+        "show_eval_warnings": False,
+        "ipopt.sb": "yes",
+        "ipopt.print_level": 0,
+        "ipopt.tol": tolerance,
+        "ipopt.acceptable_iter": 0,
+        "ipopt.max_iter": max_iterations,
+        "ipopt.bound_relax_factor": 0.0,
+        "ipopt.nlp_scaling_method": "none",
+    }
+    n, failures = scaled.size, list[BaseException]()
+    x, one, nothing = (casadi.Sparsity.dense(k, 1) for k in (n, 1, 0))
+    make = partial(_function, casadi, failures)
+    value = make("value", [x], [one], lambda a: scaled.value(a[0])[:1])
+    slope = make("nlp_grad_f", [x, nothing], [one, x], lambda a: scaled.value(a[0]))
+    options["grad_f"] = slope
+    if hessian == "bfgs":
+        options["ipopt.hessian_approximation"] = "limited-memory"
+        options["ipopt.limited_memory_max_history"] = min(n, HISTORY)
+    else:
+        rows, columns, fill = scaled.curvature()
+        pattern = casadi.Sparsity.triplet(n, n, rows.tolist(), columns.tolist())
+        inputs = [x, nothing, one, nothing]  # x, no parameters, factor of E, no constraints
+        curvature = make("nlp_hess_l", inputs, [pattern], lambda a: [a[2] * fill(a[0])])
+        options["hess_lag"] = curvature
+    unknowns = casadi.MX.sym("x", n)
+    solver = casadi.nlpsol("joint", "ipopt", {"x": unknowns, "f": value(unknowns)}, options)
+    found = solver(x0=scaled.start, lbx=scaled.lower, ubx=scaled.upper)
+    if failures:
+        raise failures[0]
+    parameters, end = scaled.theta(np.asarray(found["x"]).ravel()), solver.stats()
+    return InteriorPoint(
+        parameters,
+        value_and_gradient(terms, parameters)[0],
+        int(end["iter_count"]),
+        bool(end["success"]),
+        str(end["return_status"]),
+    )
+
+
+class _Scaled:
+    """An energy over its first value, of the free parameters in units of their curvature there."""
+
+    def __init__(self, terms: Terms, start: Floats) -> None:
+        lo, hi = terms.problem.kernel_bounds()
+        free = np.flatnonzero(hi > lo)
+        if not free.size:
+            raise KetyError("every parameter is fixed by its bounds; there is nothing to estimate")
+        self.terms, self.lo, self.hi, self.free = terms, lo, hi, free
+        self.whole = np.clip(start, lo, hi)
+        first = value_and_gradient(terms, self.whole)[0]
+        self.unit = first if first > 0 else 1.0
+        bend = np.diagonal(self._blocks(self.whole), axis1=1, axis2=2)
+        span = np.broadcast_to((hi - lo)[free], bend.shape)
+        # Where nothing bends the energy, or hardly, the distance of the bounds is the scale.
+        self.scale = np.minimum(span, np.sqrt(self.unit / np.maximum(bend, self.unit / span**2)))
+        self.start = (self.whole[:, free] / self.scale).ravel()
+        self.lower, self.upper = ((b[free] / self.scale).ravel() for b in (lo, hi))
+        self.size = self.start.size
+        self._last: tuple[bytes, list[float | Floats]] = (b"", [])
+
+    def theta(self, x: Floats) -> Floats:
+        """Kernel quantities (V, 4) of the unknowns."""
+        theta = self.whole.copy()
+        theta[:, self.free] = x.reshape(self.scale.shape) * self.scale
+        return np.clip(theta, self.lo, self.hi)
+
+    def value(self, x: Floats) -> list[float | Floats]:
+        """Energy and derivatives; IPOPT asks for them one after the other at the same place."""
+        key = x.tobytes()
+        if key != self._last[0]:
+            e, slope = value_and_gradient(self.terms, self.theta(x))
+            scaled = (slope[:, self.free] * self.scale).ravel() / self.unit
+            self._last = key, [e / self.unit, scaled]
+        return self._last[1]
+
+    def curvature(self) -> tuple[Whole, Whole, Callable[[Floats], Floats]]:
+        """Rows and columns of the Hessian's upper triangle, and what gives its values."""
+        m = self.free.size
+        pairs = self.terms.edges.tocoo()
+        once = pairs.row < pairs.col
+        i, j = pairs.row[once], pairs.col[once]
+        metric = self.terms.metric[:, self.free[:, None], self.free]
+        scale = self.scale[:, :, None] * self.scale[:, None, :] / self.unit
+        pull = -pairs.data[once, None, None] * (metric[i] + metric[j])
+        pull *= self.scale[i][:, :, None] * self.scale[j][:, None, :] / self.unit
+        own = np.arange(len(self.scale))
+        first, second = (np.concatenate(k)[:, None, None] for k in ((own, i), (own, j)))
+        of = np.arange(m)
+        rows = np.broadcast_to(first * m + of[:, None], (len(first), m, m)).ravel()
+        columns = np.broadcast_to(second * m + of, (len(second), m, m)).ravel()
+        # CasADi holds the values of its pattern column by column.
+        order = np.lexsort((rows, columns))
+        order = order[rows[order] <= columns[order]]
+
+        def fill(x: Floats) -> Floats:
+            blocks = self._blocks(self.theta(x)) * scale
+            return np.concatenate([blocks.ravel(), pull.ravel()])[order]
+
+        return rows[order], columns[order], fill
+
+    def _blocks(self, theta: Floats) -> Floats:
+        """Second derivatives (V, m, m) within voxels, those of the data by their slopes alone."""
+        slopes = residuals(self.terms.problem, self.terms.curves, theta, jacobian=True)[1]
+        assert slopes is not None
+        w, q = self.terms.edges, self.terms.metric
+        degree = np.asarray(w.sum(axis=1))[:, None, None]
+        pull = degree * q + (w @ q.reshape(-1, 16)).reshape(-1, 4, 4)
+        data = 2.0 * np.einsum("vtp,vtq->vpq", slopes, slopes)
+        return (data + pull)[:, self.free[:, None], self.free]
+
+
+def _function(
+    casadi: Any,
+    failures: list[BaseException],
+    name: str,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    call: Call,
+) -> Any:
+    """A CasADi function of given sparsities; what `call` raises is kept, since CasADi drops it."""
+
+    class Function(casadi.Callback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.construct(name, {})
+
+        def get_n_in(self) -> int:
+            return len(inputs)
+
+        def get_n_out(self) -> int:
+            return len(outputs)
+
+        def get_sparsity_in(self, i: int) -> Any:
+            return inputs[i]
+
+        def get_sparsity_out(self, i: int) -> Any:
+            return outputs[i]
+
+        def eval(self, arguments: Any) -> list[Any]:
+            if not failures:
+                try:
+                    results = call([np.asarray(a).ravel() for a in arguments])
+                    return [casadi.DM(s, r) for s, r in zip(outputs, results, strict=False)]
+                except BaseException as error:
+                    failures.append(error)
+            return [casadi.DM(s, np.full(s.nnz(), np.nan)) for s in outputs]
+
+    return Function()
+
+
+def _casadi() -> Any:
+    try:
+        return import_module("casadi")
+    except ImportError:
+        raise MissingDependencyError(
+            "the interior-point method needs CasADi; install it with: "
+            "pip install 'kety[interior-point]'"
+        ) from None

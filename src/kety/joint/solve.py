@@ -1,0 +1,279 @@
+"""Gauss–Newton on all voxels at once: data terms of every voxel, a penalty along every edge.
+
+The energy, in units of the noise where ``precision`` is 1 / variance, is
+
+    E(theta) = sum_i precision_i cost_i(theta_i)
+               + strength sum_{i<j} w_ij (theta_i - theta_j)' (Q_i + Q_j)/2 (theta_i - theta_j),
+
+within box bounds. With Q the identity, precision 1 and strength 2 lambda T / N it is T N times the
+loss of the multi-task paper (equation 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.joint.normals import DIAGONAL, Normals, Voxels
+
+if TYPE_CHECKING:
+    from kety._native import GraphSystem
+    from kety.joint.graph import Graph
+
+Doubles = NDArray[np.float64]
+BITS = np.array([1, 2, 4, 8], dtype=np.uint8)
+STRONG = 100.0
+"""Strength times mean degree from which a multigrid preconditions: below, blocks are faster."""
+BOUND_ROUNDS = 4
+MISFIT = 0.5
+"""Of a voxel's own predicted change, how far the true one may exceed it."""
+SMALL_MISFIT = 0.02
+"""Excess in units of the noise that is never too large."""
+HALVINGS = 12
+FEW = 1e-3
+"""Share of voxels that may still be on their way when the others have arrived."""
+FIRST_DAMPING, MOST_DAMPING = 1e-4, 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """``graph`` between voxels, packed ``metric`` (V, 10) of differences, and ``strength``."""
+
+    graph: Graph
+    metric: Doubles
+    strength: float
+
+    @property
+    def strong(self) -> bool:
+        """Whether multigrid pays."""
+        return self.strength * self.graph.mean_degree > STRONG
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """When to stop.
+
+    ``fall``: a step's fall of the energy for each voxel; ``relative``: or relative to the energy;
+    ``steps``: most Gauss-Newton steps; ``linear``: residual of each linear system, relative;
+    ``linear_steps``: most conjugate-gradient steps.
+    """
+
+    fall: float = 1e-3
+    relative: float = 0.0
+    steps: int = 30
+    linear: float = 1e-2
+    linear_steps: int = 500
+
+
+TIGHT = Tolerances(fall=0.0, relative=1e-13, steps=200, linear=1e-8, linear_steps=5000)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """``parameters`` (V, 4) in kernel units with their ``normals``; ``energies`` after each step,
+    never rising; ``steps`` of Gauss-Newton and ``linear_steps`` of conjugate gradients in all."""
+
+    parameters: Doubles
+    normals: Normals
+    energies: tuple[float, ...]
+    linear_steps: int
+    converged: bool
+
+    @property
+    def steps(self) -> int:
+        """Gauss–Newton steps taken."""
+        return len(self.energies) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Lower and upper bounds of every voxel's parameters, (V, 4) each."""
+
+    lower: Doubles
+    upper: Doubles
+
+    def clip(self, parameters: Doubles) -> Doubles:
+        """The nearest parameters inside."""
+        return np.clip(parameters, self.lower, self.upper)
+
+
+def solve(
+    voxels: Voxels,
+    penalty: Penalty,
+    start: Doubles,
+    precision: Doubles,
+    bounds: Bounds,
+    tolerances: Tolerances | None = None,
+) -> Solution:
+    """Minimise the energy from ``start`` (V, 4), kernel units; it falls in every step.
+
+    ``precision`` (V,): weight of each voxel's sum of squares.
+    """
+    stop = tolerances or Tolerances()
+    system = graph_system(penalty, voxels.problem.threads)
+    p = bounds.clip(start)
+    now = weighted(voxels.normals(p), precision)
+    force = pull(system, p)
+    energy = float(now.cost.sum() + _inner(p, force))
+    energies = [energy]
+    damping = np.full(len(voxels), FIRST_DAMPING)
+    linear_steps, converged = 0, False
+    while not converged and len(energies) <= stop.steps:
+        step, spent = _step(system, now, force, p, bounds, damping, stop)
+        linear_steps += spent
+        trial = _descend(system, voxels, precision, bounds, now, p, step, energy)
+        bad = trial.bad
+        damping = np.where(bad, np.maximum(8.0 * damping, 1e-2), np.maximum(0.3 * damping, 1e-7))
+        fall = energy - trial.energy
+        p, now, force, energy = trial.parameters, trial.normals, trial.force, trial.energy
+        energies.append(energy)
+        settled = bad.sum() <= FEW * len(voxels)
+        converged = settled and fall <= stop.fall * len(voxels) + stop.relative * energy
+        if fall <= 0.0 and (not bad.any() or damping.max() > MOST_DAMPING):
+            break
+    return Solution(p, weighted(now, 1.0 / precision), tuple(energies), linear_steps, converged)
+
+
+def graph_system(penalty: Penalty, threads: int) -> GraphSystem:
+    """The core's system for a penalty; data blocks are set by each user."""
+    from kety import _native
+
+    graph = penalty.graph
+    system = _native.GraphSystem(graph.rows, graph.columns, graph.weights, threads)
+    system.prepare(penalty.metric, penalty.strength, penalty.strong)
+    return system
+
+
+def pull(system: GraphSystem, x: Doubles) -> Doubles:
+    """L x, half the gradient of the penalty."""
+    y = np.empty_like(x)
+    system.penalty(np.ascontiguousarray(x), y)
+    return y
+
+
+def weighted(normals: Normals, factor: Doubles) -> Normals:
+    """Cost, gradient and Hessian times a factor (V,) of each voxel."""
+    return replace(
+        normals,
+        cost=normals.cost * factor,
+        gradient=normals.gradient * factor[:, None],
+        hessian=normals.hessian * factor[:, None],
+    )
+
+
+def _inner(a: Doubles, b: Doubles) -> float:
+    return float(np.vdot(a, b))
+
+
+def _times(packed: Doubles, x: Doubles) -> Doubles:
+    """Products of packed symmetric matrices (V, 10) with vectors (V, 4)."""
+    y = np.zeros_like(x)
+    place = 0
+    for i in range(4):
+        for j in range(i + 1):
+            m = packed[:, place]
+            y[:, i] += m * x[:, j]
+            if j < i:
+                y[:, j] += m * x[:, i]
+            place += 1
+    return y
+
+
+def _step(
+    system: GraphSystem,
+    now: Normals,
+    force: Doubles,
+    p: Doubles,
+    bounds: Bounds,
+    damping: Doubles,
+    stop: Tolerances,
+) -> tuple[Doubles, int]:
+    """The damped Gauss-Newton step within the bounds, by an active set, and its linear steps."""
+    slope = now.gradient + force
+    block = now.hessian.copy()
+    block[:, DIAGONAL] *= 1.0 + damping[:, None]
+    held = (bounds.upper <= bounds.lower) | (block[:, DIAGONAL] <= 0) & (force == 0)
+    held |= (p <= bounds.lower) & (slope > 0) | (p >= bounds.upper) & (slope < 0)
+    step, fixed = np.zeros_like(p), np.zeros_like(p)
+    spent = 0
+    for _ in range(BOUND_ROUNDS):
+        rest = -slope
+        if fixed.any():
+            rest = rest - _times(block, fixed) - pull(system, fixed)
+        rest[held] = 0.0
+        system.blocks(block, np.asarray((~held).astype(np.uint8) @ BITS, dtype=np.uint8))
+        count, _ = system.solve(rest, step, stop.linear, stop.linear_steps)
+        spent += count
+        step += fixed
+        # What the step would carry over a bound stops there; the others are solved for again.
+        low, high = bounds.lower - p, bounds.upper - p
+        over = ~held & ((step < low) | (step > high))
+        if not over.any():
+            break
+        fixed = np.where(over, np.clip(step, low, high), fixed)
+        held |= over
+    return step, spent
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    parameters: Doubles
+    normals: Normals
+    force: Doubles
+    energy: float
+    bad: NDArray[np.bool_]
+
+
+def _descend(
+    system: GraphSystem,
+    voxels: Voxels,
+    precision: Doubles,
+    bounds: Bounds,
+    now: Normals,
+    p: Doubles,
+    step: Doubles,
+    energy: float,
+) -> _Trial:
+    """The point that the step leads to, halved until the energy falls.
+
+    A voxel whose own sum of squares does not follow its quadratic model stays where it is, so that
+    one voxel does not shorten the step of a million.
+    """
+    share = 1.0
+    for _ in range(HALVINGS):
+        there = bounds.clip(p + share * step)
+        move = there - p
+        after = weighted(voxels.normals(there), precision)
+        expected = 2.0 * np.einsum("vi,vi->v", now.gradient, move)
+        expected += np.einsum("vi,vi->v", move, _times(now.hessian, move))
+        excess = after.cost - now.cost - expected
+        bad = ~(excess <= MISFIT * np.abs(expected) + SMALL_MISFIT)
+        if bad.any():
+            there = np.where(bad[:, None], p, there)
+            after = _choose(bad, now, after)
+        force = pull(system, there)
+        found = float(after.cost.sum() + _inner(there, force))
+        if found < energy:
+            return _Trial(there, after, force, found, bad)
+        share *= 0.5
+    return _Trial(p, now, pull(system, p), energy, bad)
+
+
+def _choose(where: NDArray[np.bool_], one: Normals, other: Normals) -> Normals:
+    """Of each voxel the normal equations of `one` where asked for, else those of `other`."""
+
+    def pick(a: Doubles, b: Doubles) -> Doubles:
+        return np.where(where.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+
+    return Normals(
+        pick(one.cost, other.cost),
+        pick(one.unweighted, other.unweighted),
+        pick(one.gradient, other.gradient),
+        pick(one.hessian, other.hessian),
+        None
+        if one.baseline is None or other.baseline is None
+        else pick(one.baseline, other.baseline),
+    )

@@ -1,0 +1,242 @@
+// Python bindings of joint estimation: normal equations, voxel graphs and the systems on them.
+#include "multigrid.hpp"
+
+namespace {
+
+template <class T>
+void normals(nb::list levels, Array<double> times, Array<T> curves, nb::object weights,
+             nb::dict options, Array<double> parameters, Out<double> cost, Out<double> unweighted,
+             Out<double> gradient, Out<double> hessian, nb::object offset, int threads,
+             const std::string& instruction_set) {
+  NormalsCall call = {};
+  if (levels.size() != kLevels) throw std::invalid_argument("wrong number of piece levels");
+  for (int i = 0; i < kLevels; ++i) {
+    call.input[i] = pieces_of(nb::cast<nb::dict>(levels[i]));
+    call.pieces = std::max(call.pieces, call.input[i].count);
+  }
+  call.times = times.data();
+  call.frames = static_cast<int>(times.size());
+  call.curves = curves.data();
+  call.voxels = static_cast<long>(curves.shape(0));
+  const size_t n = curves.shape(0);
+  if (curves.ndim() != 2 || curves.shape(1) != times.size() || parameters.size() != 4 * n ||
+      cost.size() != n || unweighted.size() != n || gradient.size() != 4 * n ||
+      hessian.size() != 10 * n)
+    throw std::invalid_argument("arrays of the normal equations do not fit the voxels");
+  if (!weights.is_none()) {
+    auto w = nb::cast<Array<T>>(weights);
+    if (w.size() != times.size()) throw std::invalid_argument("weights must be (frames)");
+    call.weights = w.data();
+  }
+  call.baseline = nb::cast<bool>(options["baseline"]);
+  call.weight_sum = nb::cast<double>(options["weight_sum"]);
+  call.curve_scale = nb::cast<double>(options["curve_scale"]);
+  call.tau_lo = nb::cast<double>(options["tau_lo"]);
+  call.tau_hi = nb::cast<double>(options["tau_hi"]);
+  call.parameters = parameters.data();
+  call.cost = cost.data();
+  call.unweighted = unweighted.data();
+  call.gradient = gradient.data();
+  call.hessian = hessian.data();
+  if (!offset.is_none()) {
+    auto o = nb::cast<Out<double>>(offset);
+    if (o.size() != n) throw std::invalid_argument("offset must be (voxels)");
+    call.offset = o.data();
+  }
+  const Engine& engine = engine_named(instruction_set);
+  nb::gil_scoped_release release;
+  parallel(call.voxels, 2048, threads,
+           [&](long begin, long end) { engine.normals(call, begin, end, sizeof(T) == 4); });
+}
+
+// Neighbours within a window whose features agree within their noise. Called twice: without
+// `columns` it counts the neighbours of every voxel, with them it fills the rows.
+//
+// grid (X, Y, Z): number of the voxel or -1; place (V, 3): its indices; features (V, 8), padded
+// with zeros; variance (V): of each feature; the statistic is |f_i - f_j|^2 / (s_i + s_j).
+void window_graph(Array<int32_t> grid, Array<int32_t> place, Array<float> features,
+                  Array<float> variance, Array<int32_t> offsets, float threshold, bool soft,
+                  Out<int64_t> rows, nb::object columns, nb::object weights, int threads) {
+  typedef float Eight __attribute__((vector_size(32)));
+  if (grid.ndim() != 3) throw std::invalid_argument("grid must be (X, Y, Z)");
+  const long nx = grid.shape(0), ny = grid.shape(1), nz = grid.shape(2);
+  const long n = static_cast<long>(variance.size());
+  const long count = static_cast<long>(offsets.size() / 3);
+  if (place.size() != 3 * variance.size() || features.size() != 8 * variance.size() ||
+      rows.size() != variance.size() + 1)
+    throw std::invalid_argument("arrays of the window's graph do not fit the voxels");
+  int32_t* column = nullptr;
+  float* weight = nullptr;
+  if (!columns.is_none()) {
+    auto c = nb::cast<Out<int32_t>>(columns);
+    auto w = nb::cast<Out<float>>(weights);
+    if (static_cast<int64_t>(c.size()) != rows.data()[n] || c.size() != w.size())
+      throw std::invalid_argument("columns and weights must have the number of edges");
+    column = c.data();
+    weight = w.data();
+  }
+  nb::gil_scoped_release release;
+  parallel(n, 1024, threads, [&](long begin, long end) {
+    for (long i = begin; i < end; ++i) {
+      const int32_t* at = place.data() + 3 * i;
+      Eight own;
+      __builtin_memcpy(&own, features.data() + 8 * i, sizeof own);
+      const float own_variance = variance.data()[i];
+      int64_t next = column ? rows.data()[i] : 0;
+      for (long o = 0; o < count; ++o) {
+        const int32_t* step = offsets.data() + 3 * o;
+        const long x = at[0] + step[0], y = at[1] + step[1], z = at[2] + step[2];
+        if (x < 0 || y < 0 || z < 0 || x >= nx || y >= ny || z >= nz) continue;
+        const int32_t j = grid.data()[(x * ny + y) * nz + z];
+        if (j < 0) continue;
+        Eight other;
+        __builtin_memcpy(&other, features.data() + 8L * j, sizeof other);
+        const Eight d = own - other, s = d * d;
+        const float square = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+        const float limit = threshold * (own_variance + variance.data()[j]);
+        if (!(square < limit)) continue;
+        if (column) {
+          column[next] = j;
+          weight[next] = soft ? 1 - square / limit : 1;
+        }
+        ++next;
+      }
+      if (!column) rows.data()[i + 1] = next;
+    }
+  });
+}
+
+// Weighted mean of every row with its neighbours: out_i = (x_i + sum w_ij x_j) / (1 + sum w_ij).
+void average(Array<int64_t> rows, Array<int32_t> columns, Array<float> weights, Array<float> x,
+             Out<float> out, int threads) {
+  const long n = static_cast<long>(rows.size()) - 1;
+  const long width = n > 0 ? static_cast<long>(x.size()) / n : 0;
+  if (static_cast<long>(x.size()) != n * width || out.size() != x.size())
+    throw std::invalid_argument("rows to average do not fit the graph");
+  nb::gil_scoped_release release;
+  parallel(n, 1024, threads, [&](long begin, long end) {
+    for (long i = begin; i < end; ++i) {
+      float* to = out.data() + i * width;
+      const float* from = x.data() + i * width;
+      for (long c = 0; c < width; ++c) to[c] = from[c];
+      float total = 1;
+      for (int64_t e = rows.data()[i]; e < rows.data()[i + 1]; ++e) {
+        const float w = weights.data()[e];
+        const float* other = x.data() + columns.data()[e] * width;
+        for (long c = 0; c < width; ++c) to[c] += w * other[c];
+        total += w;
+      }
+      for (long c = 0; c < width; ++c) to[c] /= total;
+    }
+  });
+}
+
+// A system on a graph, kept for several right-hand sides and strengths.
+class GraphSystem {
+ public:
+  GraphSystem(Array<int64_t> rows, Array<int32_t> columns, Array<float> weights, int threads)
+      : rows_(rows), columns_(columns), weights_(weights), threads_(threads) {
+    if (rows.size() == 0 || columns.size() != weights.size() ||
+        rows.data()[rows.size() - 1] != static_cast<int64_t>(columns.size()))
+      throw std::invalid_argument("rows, columns and weights of the graph do not agree");
+    graph::Edges& e = levels_.emplace_back().edges;
+    e.n = static_cast<long>(rows.size()) - 1;
+    e.row = rows.data();
+    e.column = columns.data();
+    e.weight = weights.data();
+  }
+
+  // Q (n, 10) of every voxel; `strength` multiplies the weights.
+  void prepare(Array<double> metric, double strength, bool multigrid) {
+    const size_t n = static_cast<size_t>(levels_[0].edges.n);
+    if (metric.size() != 10 * n) throw std::invalid_argument("metric does not fit the graph");
+    nb::gil_scoped_release release;
+    if (multigrid && levels_.size() == 1) graph::coarsen(levels_);
+    used_ = multigrid ? levels_.size() : 1;
+    strength_ = strength;
+    levels_[0].metric.assign(metric.data(), metric.data() + metric.size());
+    graph::set_penalty(levels_, strength, used_, threads_);
+    ready_ = false;
+  }
+
+  // D (n, 10) of every voxel and its free parameters (n), as bits.
+  void blocks(Array<double> block, Array<unsigned char> free) {
+    const size_t n = static_cast<size_t>(levels_[0].edges.n);
+    if (used_ == 0) throw std::invalid_argument("the system has no penalty yet");
+    if (block.size() != 10 * n || free.size() != n)
+      throw std::invalid_argument("blocks do not fit the graph");
+    nb::gil_scoped_release release;
+    graph::Level& top = levels_[0];
+    top.block.assign(block.data(), block.data() + block.size());
+    top.free.assign(free.data(), free.data() + free.size());
+    graph::set_blocks(levels_, used_, threads_);
+    ready_ = true;
+  }
+
+  // Solves A x = b from x = 0; returns iterations and the relative residual in the
+  // preconditioner's norm.
+  std::pair<int, double> solve(Array<double> b, Out<double> x, double tolerance, int limit) {
+    check(b, x);
+    if (!ready_) throw std::invalid_argument("the system has no blocks yet");
+    nb::gil_scoped_release release;
+    return graph::conjugate_gradients(levels_, strength_, used_ > 1, b.data(), x.data(), tolerance,
+                                      limit, threads_);
+  }
+
+  // y = L x, the penalty's gradient; its matrix depends on Q and `strength` alone.
+  void penalty(Array<double> x, Out<double> y) {
+    check(x, y);
+    nb::gil_scoped_release release;
+    graph::penalty(levels_[0], strength_, x.data(), y.data(), threads_);
+  }
+
+  long levels() const { return static_cast<long>(levels_.size()); }
+
+ private:
+  void check(const Array<double>& a, const Out<double>& b) const {
+    const size_t n = static_cast<size_t>(levels_[0].edges.n);
+    if (used_ == 0) throw std::invalid_argument("the system has no penalty yet");
+    if (a.size() != 4 * n || b.size() != 4 * n)
+      throw std::invalid_argument("vectors do not fit the graph");
+  }
+
+  Array<int64_t> rows_;
+  Array<int32_t> columns_;
+  Array<float> weights_;
+  std::vector<graph::Level> levels_;
+  int threads_;
+  size_t used_ = 0;  // levels
+  bool ready_ = false;
+  double strength_ = 0;
+};
+
+}  // namespace
+
+void bind_joint(nb::module_& module) {
+  module.def("normals_single", &normals<float>, nb::arg("levels"), nb::arg("times"),
+             nb::arg("curves"), nb::arg("weights").none(), nb::arg("options"),
+             nb::arg("parameters"), nb::arg("cost"), nb::arg("unweighted"), nb::arg("gradient"),
+             nb::arg("hessian"), nb::arg("offset").none(), nb::arg("threads"),
+             nb::arg("instruction_set"));
+  module.def("normals_double", &normals<double>, nb::arg("levels"), nb::arg("times"),
+             nb::arg("curves"), nb::arg("weights").none(), nb::arg("options"),
+             nb::arg("parameters"), nb::arg("cost"), nb::arg("unweighted"), nb::arg("gradient"),
+             nb::arg("hessian"), nb::arg("offset").none(), nb::arg("threads"),
+             nb::arg("instruction_set"));
+  module.def("window_graph", &window_graph, nb::arg("grid"), nb::arg("place"), nb::arg("features"),
+             nb::arg("variance"), nb::arg("offsets"), nb::arg("threshold"), nb::arg("soft"),
+             nb::arg("rows"), nb::arg("columns").none(), nb::arg("weights").none(),
+             nb::arg("threads"));
+  module.def("average", &average, nb::arg("rows"), nb::arg("columns"), nb::arg("weights"),
+             nb::arg("x"), nb::arg("out"), nb::arg("threads"));
+  nb::class_<GraphSystem>(module, "GraphSystem")
+      .def(nb::init<Array<int64_t>, Array<int32_t>, Array<float>, int>(), nb::arg("rows"),
+           nb::arg("columns"), nb::arg("weights"), nb::arg("threads"))
+      .def("prepare", &GraphSystem::prepare, nb::arg("metric"), nb::arg("strength"),
+           nb::arg("multigrid"))
+      .def("blocks", &GraphSystem::blocks, nb::arg("block"), nb::arg("free"))
+      .def("solve", &GraphSystem::solve, nb::arg("b"), nb::arg("x"), nb::arg("tolerance"),
+           nb::arg("limit"))
+      .def("penalty", &GraphSystem::penalty, nb::arg("x"), nb::arg("y"))
+      .def_prop_ro("levels", &GraphSystem::levels);
+}
