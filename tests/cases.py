@@ -66,3 +66,19 @@ def assert_same(one: xarray.Dataset, other: xarray.Dataset) -> None:
     assert set(one) == set(other)
     for name in one:
         np.testing.assert_array_equal(one[name].values, other[name].values, err_msg=str(name))
+
+
+# The synthetic sequence of the multi-task paper: 6 x 6 voxels, 66 frames 2.5 to 10 s apart, three
+# regions of two columns each, the outer two of one tissue. Rates in 1/min.
+GROWING = np.cumsum([0.0] + [2.5] * 24 + [5.0] * 21 + [10.0] * 20)
+PLACES = np.argwhere(np.ones((6, 6))).astype(float)
+TISSUE = np.tile([0, 0, 1, 1, 0, 0], 6)
+TWO_TISSUES = {"k1": np.array([0.25, 0.5])[TISSUE], "k2": np.array([0.5, 1.4])[TISSUE]}
+
+
+def two_tissues(rng: np.random.Generator, noise: float) -> tuple[Floats, InputFunction]:
+    """Curves (36, 66) of `TWO_TISSUES` with noise, about 0.7 at their peak, and their input."""
+    times = np.arange(10.0, GROWING[-1] + 5.0, 0.5)
+    aif = InputFunction(times, 2.0 * POPULATION["parker"].function(times, delay=10.0))
+    clean = simulate_curves(TWO_TISSUES, GROWING, aif, "one_compartment")
+    return clean + rng.normal(0.0, noise, clean.shape), aif

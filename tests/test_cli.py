@@ -22,10 +22,11 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 import kety
+from kety import api
 from kety.cli.fit_options import fit_options
 from kety.cli.main import COMMANDS, INTERRUPTED, main
 from kety.errors import KetyError
-from kety.fitting import api, engine
+from kety.fitting import engine
 from kety.fitting.status import Status
 from kety.inputs import POPULATION, InputFunction, population_input
 from kety.io import nifti, read_volume, write_series, write_volume
@@ -780,7 +781,8 @@ def test_interrupted_before_anything_was_done(
 
 SLOW = """
 import sys, time
-from kety.fitting import api, engine
+from kety import api
+from kety.fitting import engine
 prepare = api.prepare
 
 def slow(*args):

@@ -8,8 +8,7 @@ import xarray
 
 import kety
 from cases import TWO_PHASE, Floats, artery, assert_same, study
-from kety import InputFunction, Status, VarProLM
-from kety.fitting import api
+from kety import InputFunction, Status, VarProLM, api
 from kety.fitting.engine import instruction_sets
 
 COUNT = 9001  # more than one block of the core for both precisions, and no multiple of the lanes

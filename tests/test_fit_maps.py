@@ -10,8 +10,7 @@ import xarray
 
 import kety
 from cases import NOISE, TWO_PHASE, Floats, artery, assert_same, study
-from kety import MODELS, InputFunction, Status, VarProLM, simulate_curves
-from kety.fitting import api
+from kety import MODELS, InputFunction, Status, VarProLM, api, simulate_curves
 from kety.fitting.status import FITTED, SENTENCES
 
 NAMES = ("ktrans", "kep", "vb", "delay", "ve", "vp")

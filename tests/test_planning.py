@@ -703,7 +703,7 @@ def test_a_failure_leaves_no_part(
 
 
 def test_interruption_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kety.fitting import api
+    from kety import api
 
     fit: Callable[..., xarray.Dataset] = api.fit
 

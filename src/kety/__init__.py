@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from kety.version import __version__
 
 if TYPE_CHECKING:
+    from kety.api import fit
     from kety.errors import KetyError, MissingDependencyError
-    from kety.fitting.api import fit
     from kety.fitting.discretize import Discretization
     from kety.fitting.forward import simulate_curves
     from kety.fitting.optimizers import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from kety.fitting.status import Status
     from kety.inputs import InputFunction, population_input
+    from kety.joint.options import Joint
     from kety.models import MODELS
     from kety.planning import Ranges, cramer_rao, expected_errors
     from kety.series import Series
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _HOME = {
     "KetyError": "kety.errors",
     "MissingDependencyError": "kety.errors",
-    "fit": "kety.fitting.api",
+    "fit": "kety.api",
     "Discretization": "kety.fitting.discretize",
     "simulate_curves": "kety.fitting.forward",
     "OPTIMIZERS": "kety.fitting.optimizers",
@@ -41,6 +42,7 @@ _HOME = {
     "SimulatedAnnealing": "kety.fitting.optimizers",
     "SQP": "kety.fitting.optimizers",
     "VarProLM": "kety.fitting.optimizers",
+    "Joint": "kety.joint.options",
     "Status": "kety.fitting.status",
     "InputFunction": "kety.inputs",
     "population_input": "kety.inputs",
@@ -58,6 +60,7 @@ __all__ = [
     "DifferentialEvolution",
     "Discretization",
     "InputFunction",
+    "Joint",
     "KetyError",
     "MissingDependencyError",
     "NelderMead",

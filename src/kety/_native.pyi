@@ -107,7 +107,9 @@ class GraphSystem:
         rows: NDArray[np.int64],
         columns: NDArray[np.int32],
         weights: NDArray[np.float32],
+        single: bool,
         threads: int,
+        instruction_set: str,
     ) -> None: ...
     def prepare(self, metric: Doubles, strength: float, multigrid: bool) -> None: ...
     def blocks(self, block: Doubles, free: NDArray[np.uint8]) -> None: ...

@@ -111,7 +111,7 @@ def expected_errors(
     import xarray
     from tqdm import tqdm
 
-    from kety.fitting.api import fit
+    from kety.api import fit
 
     fitted: dict[str, Any] = {"model": model, "bounds": bounds, "dtype": dtype}
     if baseline not in (True, False, "subtract"):

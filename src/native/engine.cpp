@@ -4,6 +4,7 @@
 #include "block.hpp"
 #include "direct.hpp"
 #include "normals.hpp"
+#include "sweep.hpp"
 
 namespace KETY_NS {
 
@@ -156,8 +157,12 @@ void normals_any(const NormalsCall& call, long begin, long end, bool single) {
     normals_range<double, (KETY_LANES + 1) / 2>(call, begin, end);
 }
 
+double sweep_any(const SweepCall& call, long begin, long end, bool single) {
+  return single ? sweep_range<float>(call, begin, end) : sweep_range<double>(call, begin, end);
+}
+
 extern const Engine engine;
-const Engine engine = {KETY_NAME,   forward_any, fit_single, fit_double,
-                       sampled_any, search_any,  normals_any};
+const Engine engine = {KETY_NAME,   forward_any, fit_single,  fit_double,
+                       sampled_any, search_any,  normals_any, sweep_any};
 
 }  // namespace KETY_NS

@@ -1,4 +1,8 @@
 // Python bindings of joint estimation: normal equations, voxel graphs and the systems on them.
+#include <nanobind/stl/pair.h>
+
+#include <memory>
+
 #include "multigrid.hpp"
 
 namespace {
@@ -131,83 +135,82 @@ void average(Array<int64_t> rows, Array<int32_t> columns, Array<float> weights, 
   });
 }
 
-// A system on a graph, kept for several right-hand sides and strengths.
+// A system on a graph, kept for several right-hand sides. The penalty is applied in double; linear
+// systems are solved in the precision asked for.
 class GraphSystem {
  public:
-  GraphSystem(Array<int64_t> rows, Array<int32_t> columns, Array<float> weights, int threads)
-      : rows_(rows), columns_(columns), weights_(weights), threads_(threads) {
+  GraphSystem(Array<int64_t> rows, Array<int32_t> columns, Array<float> weights, bool single,
+              int threads, const std::string& instruction_set)
+      : rows_(rows), columns_(columns), weights_(weights) {
     if (rows.size() == 0 || columns.size() != weights.size() ||
         rows.data()[rows.size() - 1] != static_cast<int64_t>(columns.size()))
       throw std::invalid_argument("rows, columns and weights of the graph do not agree");
-    graph::Edges& e = levels_.emplace_back().edges;
+    graph::Edges e;
     e.n = static_cast<long>(rows.size()) - 1;
-    e.row = rows.data();
+    e.row = reinterpret_cast<const long long*>(rows.data());
     e.column = columns.data();
     e.weight = weights.data();
+    const Engine& engine = engine_named(instruction_set);
+    exact_ = std::make_unique<graph::Solver<double>>(e, engine, threads);
+    if (single) quick_ = std::make_unique<graph::Solver<float>>(e, engine, threads);
   }
 
   // Q (n, 10) of every voxel; `strength` multiplies the weights.
   void prepare(Array<double> metric, double strength, bool multigrid) {
-    const size_t n = static_cast<size_t>(levels_[0].edges.n);
-    if (metric.size() != 10 * n) throw std::invalid_argument("metric does not fit the graph");
+    if (metric.size() != 10 * size()) throw std::invalid_argument("metric does not fit the graph");
     nb::gil_scoped_release release;
-    if (multigrid && levels_.size() == 1) graph::coarsen(levels_);
-    used_ = multigrid ? levels_.size() : 1;
-    strength_ = strength;
-    levels_[0].metric.assign(metric.data(), metric.data() + metric.size());
-    graph::set_penalty(levels_, strength, used_, threads_);
-    ready_ = false;
+    exact_->penalty(metric.data(), strength, multigrid && !quick_);
+    if (quick_) quick_->penalty(metric.data(), strength, multigrid);
   }
 
   // D (n, 10) of every voxel and its free parameters (n), as bits.
   void blocks(Array<double> block, Array<unsigned char> free) {
-    const size_t n = static_cast<size_t>(levels_[0].edges.n);
-    if (used_ == 0) throw std::invalid_argument("the system has no penalty yet");
-    if (block.size() != 10 * n || free.size() != n)
+    check_ready();
+    if (block.size() != 10 * size() || free.size() != size())
       throw std::invalid_argument("blocks do not fit the graph");
     nb::gil_scoped_release release;
-    graph::Level& top = levels_[0];
-    top.block.assign(block.data(), block.data() + block.size());
-    top.free.assign(free.data(), free.data() + free.size());
-    graph::set_blocks(levels_, used_, threads_);
-    ready_ = true;
+    if (quick_)
+      quick_->blocks(block.data(), free.data());
+    else
+      exact_->blocks(block.data(), free.data());
   }
 
-  // Solves A x = b from x = 0; returns iterations and the relative residual in the
+  // Solves A x = b from the given x; returns steps and the relative residual in the
   // preconditioner's norm.
   std::pair<int, double> solve(Array<double> b, Out<double> x, double tolerance, int limit) {
     check(b, x);
-    if (!ready_) throw std::invalid_argument("the system has no blocks yet");
+    if (!(quick_ ? quick_->has_blocks() : exact_->has_blocks()))
+      throw std::invalid_argument("the system has no blocks yet");
     nb::gil_scoped_release release;
-    return graph::conjugate_gradients(levels_, strength_, used_ > 1, b.data(), x.data(), tolerance,
-                                      limit, threads_);
+    return quick_ ? quick_->solve(b.data(), x.data(), tolerance, limit)
+                  : exact_->solve(b.data(), x.data(), tolerance, limit);
   }
 
   // y = L x, the penalty's gradient; its matrix depends on Q and `strength` alone.
   void penalty(Array<double> x, Out<double> y) {
     check(x, y);
     nb::gil_scoped_release release;
-    graph::penalty(levels_[0], strength_, x.data(), y.data(), threads_);
+    exact_->pull(x.data(), y.data());
   }
 
-  long levels() const { return static_cast<long>(levels_.size()); }
+  size_t levels() const { return quick_ ? quick_->levels() : exact_->levels(); }
 
  private:
+  size_t size() const { return static_cast<size_t>(exact_->size()); }
+  void check_ready() const {
+    if (!exact_->ready()) throw std::invalid_argument("the system has no penalty yet");
+  }
   void check(const Array<double>& a, const Out<double>& b) const {
-    const size_t n = static_cast<size_t>(levels_[0].edges.n);
-    if (used_ == 0) throw std::invalid_argument("the system has no penalty yet");
-    if (a.size() != 4 * n || b.size() != 4 * n)
+    check_ready();
+    if (a.size() != 4 * size() || b.size() != 4 * size())
       throw std::invalid_argument("vectors do not fit the graph");
   }
 
   Array<int64_t> rows_;
   Array<int32_t> columns_;
   Array<float> weights_;
-  std::vector<graph::Level> levels_;
-  int threads_;
-  size_t used_ = 0;  // levels
-  bool ready_ = false;
-  double strength_ = 0;
+  std::unique_ptr<graph::Solver<double>> exact_;
+  std::unique_ptr<graph::Solver<float>> quick_;
 };
 
 }  // namespace
@@ -230,8 +233,9 @@ void bind_joint(nb::module_& module) {
   module.def("average", &average, nb::arg("rows"), nb::arg("columns"), nb::arg("weights"),
              nb::arg("x"), nb::arg("out"), nb::arg("threads"));
   nb::class_<GraphSystem>(module, "GraphSystem")
-      .def(nb::init<Array<int64_t>, Array<int32_t>, Array<float>, int>(), nb::arg("rows"),
-           nb::arg("columns"), nb::arg("weights"), nb::arg("threads"))
+      .def(nb::init<Array<int64_t>, Array<int32_t>, Array<float>, bool, int, const std::string&>(),
+           nb::arg("rows"), nb::arg("columns"), nb::arg("weights"), nb::arg("single"),
+           nb::arg("threads"), nb::arg("instruction_set"))
       .def("prepare", &GraphSystem::prepare, nb::arg("metric"), nb::arg("strength"),
            nb::arg("multigrid"))
       .def("blocks", &GraphSystem::blocks, nb::arg("block"), nb::arg("free"))

@@ -96,6 +96,24 @@ struct NormalsCall {
   double* offset;             // (voxels): fitted constant; or null
 };
 
+// One pass over the rows of a system on a graph of voxels (see sweep.hpp). Pointers to T, float or
+// double, (voxels, 10) packed matrices or (voxels, 4) vectors.
+enum SweepKind { kSweepMetric = 0, kSweepRows = 1, kSweepBlocks = 2 };
+
+struct SweepCall {
+  int what;
+  const long long* row;  // (voxels + 1)
+  const int* column;
+  const float* weight;
+  double strength;
+  const void *metric, *block, *pulled, *pivot;
+  const unsigned char* free;  // (voxels) bits, or null: all
+  const void *x, *b;
+  void *u, *y;
+  double factor;
+  bool add;
+};
+
 // How a model becomes values at the samples of a curve (see sampled.hpp).
 enum DiscretizationKind { kExact = 0, kIir = 1, kFir = 2 };
 enum DelayFilter { kDelayExact = 0, kThiran = 1, kRound = 2 };
@@ -154,6 +172,7 @@ struct Engine {
   void (*sampled)(const CurvesCall&, long begin, long end, bool single);
   void (*search)(const SearchCall&, long begin, long end, bool single);
   void (*normals)(const NormalsCall&, long begin, long end, bool single);
+  double (*sweep)(const SweepCall&, long begin, long end, bool single);
 };
 
 void* kety_allocate(long bytes);  // 64-byte aligned

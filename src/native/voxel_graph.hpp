@@ -1,14 +1,13 @@
-// Linear systems on a graph of voxels: a 4 x 4 block of every voxel and a penalty along every edge,
+// A linear system on a graph of voxels: a 4 x 4 block of every voxel and a penalty on every edge,
 //
 //   (A x)_i = D_i x_i + sum_j w_ij 1/2 (Q_i + Q_j) (x_i - x_j),
 //
-// solved by conjugate gradients, preconditioned by the blocks on the diagonal or by a multigrid in
-// which a group of voxels is a voxel again: its block the sum of its members', its edges the sums
-// of theirs.
+// and the levels on which it is solved: on a coarser one a group of voxels is a voxel again, its
+// block the sum of its members', its edges the sums of theirs.
 #pragma once
 #include <cmath>
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <vector>
 
 #include "bindings.hpp"
@@ -19,104 +18,161 @@ constexpr int P = 4;
 constexpr int kPacked = 10;
 constexpr long kGrain = 4096;  // voxels in one partial sum, so that sums do not depend on threads
 
-typedef double Four __attribute__((vector_size(32)));
+// Threads that stay for many short passes.
+class Team {
+ public:
+  explicit Team(int threads) {
+    for (int i = 1; i < threads; ++i) crew_.emplace_back([this] { serve(); });
+  }
+  ~Team() {
+    stop_ = true;
+    begin();
+    for (auto& t : crew_) t.join();
+  }
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
 
-inline Four load4(const double* p) {
-  Four v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-inline void store4(double* p, const Four& v) { __builtin_memcpy(p, &v, sizeof v); }
-inline double dot4(const Four& a, const Four& b) {
-  const Four c = a * b;
-  return (c[0] + c[1]) + (c[2] + c[3]);
-}
+  // Chunks of `kGrain`; the terms that they return are added in their order.
+  double run(long count, const std::function<double(long, long)>& work) {
+    const long chunks = (count + kGrain - 1) / kGrain;
+    parts_.assign(chunks, 0.0);
+    count_ = count;
+    work_ = &work;
+    next_ = 0;
+    if (chunks > 1 && !crew_.empty()) {
+      busy_ = static_cast<int>(crew_.size());
+      begin();
+      take();
+      for (int left = busy_; left > 0; left = busy_) busy_.wait(left);
+    } else {
+      take();
+    }
+    double sum = 0;
+    for (double part : parts_) sum += part;
+    return sum;
+  }
 
-// Product of a packed symmetric 4 x 4 matrix (lower triangle) with a vector.
-inline Four times(const double* m, const Four& x) {
-  const Four c0 = {m[0], m[1], m[3], m[6]}, c1 = {m[1], m[2], m[4], m[7]},
-             c2 = {m[3], m[4], m[5], m[8]}, c3 = {m[6], m[7], m[8], m[9]};
-  return (c0 * x[0] + c1 * x[1]) + (c2 * x[2] + c3 * x[3]);
-}
+ private:
+  void begin() {
+    ++turn_;
+    turn_.notify_all();
+  }
+  void take() {
+    const long chunks = static_cast<long>(parts_.size());
+    for (long c; (c = next_.fetch_add(1)) < chunks;)
+      parts_[c] = (*work_)(c * kGrain, std::min((c + 1) * kGrain, count_));
+  }
+  void serve() {
+    for (unsigned seen = 0;;) {
+      turn_.wait(seen);
+      seen = turn_;
+      if (stop_) return;
+      take();
+      --busy_;
+      busy_.notify_one();
+    }
+  }
 
-// Cholesky factor of a packed matrix, scaled to unit diagonal, over the free parameters; those held
-// or undetermined are left out. The diagonal holds inverse pivots.
-inline void factor4(const double* m, unsigned free, double* f) {
-  double scale[P];
+  std::vector<std::thread> crew_;
+  std::vector<double> parts_;
+  const std::function<double(long, long)>* work_ = nullptr;
+  long count_ = 0;
+  std::atomic<long> next_{0};
+  std::atomic<unsigned> turn_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<bool> stop_{false};
+};
+
+// Cholesky factor of a packed matrix over the free parameters; those held or undetermined are left
+// out. The diagonal holds inverse pivots.
+template <class T>
+void factor(const double* m, unsigned free, T* out) {
+  auto at = [](int i, int j) { return i * (i + 1) / 2 + j; };
+  double scale[P], f[kPacked];
   for (int i = 0; i < P; ++i) {
-    const double d = m[i * (i + 1) / 2 + i];
+    const double d = m[at(i, i)];
     scale[i] = (free >> i & 1) && d > 0 ? 1 / std::sqrt(d) : 0;
   }
   for (int i = 0; i < P; ++i)
-    for (int j = 0; j <= i; ++j)
-      f[i * (i + 1) / 2 + j] = m[i * (i + 1) / 2 + j] * scale[i] * scale[j];
+    for (int j = 0; j <= i; ++j) f[at(i, j)] = m[at(i, j)] * scale[i] * scale[j];
   for (int i = 0; i < P; ++i) {
-    double d = f[i * (i + 1) / 2 + i];
-    for (int q = 0; q < i; ++q) d -= f[i * (i + 1) / 2 + q] * f[i * (i + 1) / 2 + q];
+    double d = f[at(i, i)];
+    for (int q = 0; q < i; ++q) d -= f[at(i, q)] * f[at(i, q)];
     const double inverse = d > 1e-13 ? 1 / std::sqrt(d) : 0;
     for (int r = i + 1; r < P; ++r) {
-      double s = f[r * (r + 1) / 2 + i];
-      for (int q = 0; q < i; ++q) s -= f[r * (r + 1) / 2 + q] * f[i * (i + 1) / 2 + q];
-      f[r * (r + 1) / 2 + i] = s * inverse;
+      double s = f[at(r, i)];
+      for (int q = 0; q < i; ++q) s -= f[at(r, q)] * f[at(i, q)];
+      f[at(r, i)] = s * inverse;
     }
-    f[i * (i + 1) / 2 + i] = inverse;
+    f[at(i, i)] = inverse;
   }
-  // Folded in, so that the solution needs no scales of its own.
+  // The scales folded in, so that the solution needs none of its own.
   for (int i = 0; i < P; ++i) {
-    for (int j = 0; j < i; ++j) f[i * (i + 1) / 2 + j] *= scale[i] > 0 ? 1 / scale[i] : 0;
-    f[i * (i + 1) / 2 + i] *= scale[i];
+    for (int j = 0; j < i; ++j)
+      out[at(i, j)] = static_cast<T>(scale[i] > 0 ? f[at(i, j)] / scale[i] : 0.0);
+    out[at(i, i)] = static_cast<T>(f[at(i, i)] * scale[i]);
   }
-}
-
-inline Four solve4(const double* f, const Four& b) {
-  double x[P];
-  for (int i = 0; i < P; ++i) {
-    double s = b[i];
-    for (int q = 0; q < i; ++q) s -= f[i * (i + 1) / 2 + q] * x[q];
-    x[i] = s * f[i * (i + 1) / 2 + i];
-  }
-  for (int i = P - 1; i >= 0; --i) {
-    double s = x[i];
-    for (int q = i + 1; q < P; ++q) s -= f[q * (q + 1) / 2 + i] * x[q];
-    x[i] = s * f[i * (i + 1) / 2 + i];
-  }
-  return Four{x[0], x[1], x[2], x[3]};
-}
-
-// A sum over voxels in chunks of fixed size, added in order.
-template <class Term>
-double sum(long n, int threads, const Term& term) {
-  std::vector<double> parts((n + kGrain - 1) / kGrain);
-  parallel(n, kGrain, threads, [&](long begin, long end) {
-    double s = 0;
-    for (long i = begin; i < end; ++i) s += term(i);
-    parts[begin / kGrain] = s;
-  });
-  double s = 0;
-  for (double part : parts) s += part;
-  return s;
 }
 
 // Neighbours of every voxel, rows of a sparse symmetric matrix without diagonal.
 struct Edges {
   long n = 0;
-  const int64_t* row = nullptr;  // (n + 1)
-  const int32_t* column = nullptr;
+  const long long* row = nullptr;  // (n + 1)
+  const int* column = nullptr;
   const float* weight = nullptr;
-  std::vector<int64_t> own_row;
-  std::vector<int32_t> own_column;
+  std::vector<long long> own_row;
+  std::vector<int> own_column;
   std::vector<float> own_weight;
 };
 
+template <class T>
 struct Level {
   Edges edges;
-  std::vector<int32_t> group;       // of the next, coarser level
-  std::vector<double> metric;       // (n, 10): Q
-  std::vector<double> pulled;       // (n, 10): what the edges add to A's diagonal block
-  std::vector<double> block;        // (n, 10): D
-  std::vector<double> pivot;        // (n, 10): the factor of A's diagonal block
+  std::vector<int> group;           // of the next, coarser level
+  std::vector<T> metric;            // (n, 10): Q
+  std::vector<T> pulled;            // (n, 10): what the edges add to A's diagonal block
+  std::vector<T> block;             // (n, 10): D
+  std::vector<T> pivot;             // (n, 10): the factor of A's diagonal block
   std::vector<unsigned char> free;  // (n) bits
-  std::vector<double> x, r, u, a;   // (n, 4): working vectors of the cycle
+  std::vector<T> x, r, u, a;        // (n, 4): working vectors of the cycle
 };
+
+// What the penalty adds to A's diagonal blocks, strength/2 (d_i Q_i + sum_j w_ij Q_j).
+template <class T>
+void pull_blocks(Level<T>& level, double strength, Team& team) {
+  const Edges& e = level.edges;
+  level.pulled.resize(e.n * kPacked);
+  team.run(e.n, [&](long begin, long end) {
+    for (long i = begin; i < end; ++i) {
+      double around[kPacked] = {}, total = 0;
+      for (long long k = e.row[i]; k < e.row[i + 1]; ++k) {
+        const double w = e.weight[k];
+        const T* q = level.metric.data() + static_cast<long>(e.column[k]) * kPacked;
+        for (int c = 0; c < kPacked; ++c) around[c] += w * q[c];
+        total += w;
+      }
+      for (int c = 0; c < kPacked; ++c)
+        level.pulled[i * kPacked + c] =
+            static_cast<T>(0.5 * strength * (total * level.metric[i * kPacked + c] + around[c]));
+    }
+    return 0.0;
+  });
+}
+
+template <class T>
+SweepCall call_of(const Level<T>& level, double strength) {
+  SweepCall c = {};
+  c.row = level.edges.row;
+  c.column = level.edges.column;
+  c.weight = level.edges.weight;
+  c.strength = strength;
+  c.metric = level.metric.data();
+  c.block = level.block.empty() ? nullptr : level.block.data();
+  c.pulled = level.pulled.data();
+  c.pivot = level.pivot.data();
+  c.free = level.free.empty() ? nullptr : level.free.data();
+  c.factor = 1;
+  return c;
+}
 
 }  // namespace graph

@@ -74,6 +74,13 @@ def place(result: KernelFit, where: NDArray[np.intp], part: KernelFit) -> None:
             target[where] = source
 
 
+def rows_of(result: KernelFit, part: Any) -> KernelFit:
+    """The results of some of the voxels."""
+    values: dict[str, Any] = {f.name: getattr(result, f.name) for f in fields(KernelFit)}
+    some: dict[str, Any] = {n: None if v is None else v[part] for n, v in values.items()}
+    return KernelFit(**some)
+
+
 def available_threads() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,8 +117,14 @@ def to_dataset(
     optimizer: VarProLM | Optimizer,
     choice: Discretization,
     delay_words: str,
+    attributes: Mapping[str, dict[str, Any]] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> xarray.Dataset:
-    """The Dataset of flat maps, on the axes that the curves had before time."""
+    """The Dataset of flat maps, on the axes that the curves had before time.
+
+    ``attributes`` of the maps, where there are others than `map_attributes` knows; ``facts`` are
+    added to those of the Dataset.
+    """
     import xarray
 
     spatial = ("x", "y", "z")
@@ -127,14 +134,14 @@ def to_dataset(
         dims = spatial[: len(shape)]
     else:
         dims = tuple(f"dim_{i}" for i in range(len(shape)))
-    attributes = _attributes(problem.model)
+    known = attributes or map_attributes(problem.model)
     variables = {}
     for name, values in flat.items():
         if values.ndim == 2:
             full = values.reshape(*shape, values.shape[1], order=order)
-            variables[name] = ((*dims, "time"), full, attributes[name])
+            variables[name] = ((*dims, "time"), full, known[name])
         else:
-            variables[name] = (dims, values.reshape(shape, order=order), attributes[name])
+            variables[name] = (dims, values.reshape(shape, order=order), known[name])
     times = ("time", problem.times, {"units": "s", "long_name": "frame time"})
     return xarray.Dataset(
         variables,
@@ -164,13 +171,14 @@ def to_dataset(
                 for p in problem.model.parameters
             ),
             **({"delay": delay_words} if delay_words else {}),
+            **(facts or {}),
             "interrupted": int(interrupted),
             "voxels_done": done,
         },
     )
 
 
-def _attributes(model: Model) -> dict[str, dict[str, Any]]:
+def map_attributes(model: Model) -> dict[str, dict[str, Any]]:
     """Units, words and codes of every map that a fit of this model gives."""
     out: dict[str, dict[str, Any]] = {}
     quantities: tuple[Parameter | Derived, ...] = (*model.parameters, *model.derived)

@@ -85,7 +85,8 @@ def graph_of(similarity: ArrayLike | Any) -> Graph:
     """
     from scipy.sparse import coo_array, issparse
 
-    w = coo_array(similarity) if issparse(similarity) else coo_array(np.asarray(similarity))
+    given: Any = similarity if issparse(similarity) else np.asarray(similarity)
+    w: Any = coo_array(given)
     if w.ndim != 2 or w.shape[0] != w.shape[1]:
         raise KetyError(f"similarities must be (voxels, voxels), found shape {w.shape}")
     if w.dtype.kind not in "fiub":
@@ -174,14 +175,14 @@ def window_graph(
     variance: NDArray[np.floating],
     threshold: float,
     *,
-    soft: bool = False,
+    soft: bool = True,
     threads: int = 1,
 ) -> Graph:
     """Join voxels within a window whose features agree within their noise.
 
-    Two voxels are joined where |f_i - f_j|^2 / (s_i + s_j) is below the threshold, with ``features``
-    f (V, n <= 8) and ``variance`` s (V,) of each of them. Weights are 1, or fall linearly to 0 at
-    the threshold where ``soft``.
+    Two voxels are joined where |f_i - f_j|^2 / (s_i + s_j) is below the threshold, with
+    ``features`` f (V, n <= 8) and ``variance`` s (V,) of each of them. Weights fall linearly from 1
+    to 0 at the threshold, or are 1 where not ``soft``.
     """
     from kety import _native
 

@@ -32,7 +32,11 @@ Call = Callable[[list[Floats]], Sequence[float | Floats]]
 
 HESSIANS = ("bfgs", "gauss_newton")
 HISTORY = 200
-"""Steps that BFGS remembers; fewer unknowns need no more steps than unknowns."""
+"""Steps that BFGS remembers, at most as many as there are unknowns."""
+ROUNDING = 1e-10
+"""Energy that is taken as none in scaling, relative to the squares of the curves."""
+ROUNDS = 4
+"""Solutions at most, each from the end of the last one and scaled there."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class InteriorPoint:
         Energy there (see `kety.joint.energy`).
     iterations : int
     converged : bool
-        The optimality conditions are met to the tolerance.
+        The optimality conditions are met to the tolerance. If not, the parameters are those of
+        least energy among all that were tried.
     message : str
         IPOPT's own word for the end, e.g. ``"Solve_Succeeded"``.
     """
@@ -72,6 +77,9 @@ def interior_point(
 ) -> InteriorPoint:
     """Minimise the energy of `kety.joint.energy` within the problem's bounds.
 
+    Where delays are free and the input begins above 0, the model jumps as a delay passes a frame;
+    the method can stall beside such a jump and then says that it has not converged.
+
     Parameters
     ----------
     problem : Problem
@@ -86,8 +94,8 @@ def interior_point(
     hessian : {"bfgs", "gauss_newton"}
         Limited-memory BFGS, as in the paper, or the penalty's Hessian with JᵀJ for the data's.
     tolerance : float
-        Of the optimality conditions, of the energy relative to the start's and with parameters in
-        units of their curvature there.
+        Of the optimality conditions, with the energy relative to its value and parameters in units
+        of their curvature.
     max_iterations : int
 
     Returns
@@ -110,7 +118,26 @@ def interior_point(
     if max_iterations < 1:
         raise KetyError(f"max_iterations must be at least 1, found {max_iterations!r}")
     terms = checked_terms(problem, curves, edges, metric)
-    scaled = _Scaled(terms, checked_parameters(start, len(terms.curves)))
+    theta, iterations = checked_parameters(start, len(terms.curves)), 0
+    for _ in range(ROUNDS):
+        scaled = _Scaled(terms, theta)
+        left = max_iterations - iterations
+        theta, end = _solve(casadi, scaled, hessian, tolerance, left)
+        iterations += int(end["iter_count"])
+        if not end["success"]:
+            theta = scaled.best
+        found = value_and_gradient(terms, theta)[0]
+        # The tolerance is relative to the energy at the start, which may be far above.
+        far = scaled.unit > 2.0 * found and scaled.unit > scaled.none
+        if not end["success"] or not far or iterations >= max_iterations:
+            break
+    return InteriorPoint(theta, found, iterations, bool(end["success"]), str(end["return_status"]))
+
+
+def _solve(
+    casadi: Any, scaled: _Scaled, hessian: str, tolerance: float, max_iterations: int
+) -> tuple[Floats, dict[str, Any]]:
+    """Kernel quantities (V, 4) where IPOPT ends, and its statistics."""
     options: dict[str, Any] = {
         "no_nlp_grad": True,
         "print_time": False,
@@ -123,7 +150,7 @@ def interior_point(
         "ipopt.bound_relax_factor": 0.0,
         "ipopt.nlp_scaling_method": "none",
     }
-    n, failures = scaled.size, list[BaseException]()
+    n, failures = scaled.start.size, list[BaseException]()
     x, one, nothing = (casadi.Sparsity.dense(k, 1) for k in (n, 1, 0))
     make = partial(_function, casadi, failures)
     value = make("value", [x], [one], lambda a: scaled.value(a[0])[:1])
@@ -143,14 +170,7 @@ def interior_point(
     found = solver(x0=scaled.start, lbx=scaled.lower, ubx=scaled.upper)
     if failures:
         raise failures[0]
-    parameters, end = scaled.theta(np.asarray(found["x"]).ravel()), solver.stats()
-    return InteriorPoint(
-        parameters,
-        value_and_gradient(terms, parameters)[0],
-        int(end["iter_count"]),
-        bool(end["success"]),
-        str(end["return_status"]),
-    )
+    return scaled.theta(np.asarray(found["x"]).ravel()), solver.stats()
 
 
 class _Scaled:
@@ -163,15 +183,16 @@ class _Scaled:
             raise KetyError("every parameter is fixed by its bounds; there is nothing to estimate")
         self.terms, self.lo, self.hi, self.free = terms, lo, hi, free
         self.whole = np.clip(start, lo, hi)
-        first = value_and_gradient(terms, self.whole)[0]
-        self.unit = first if first > 0 else 1.0
+        self.best, self.least = self.whole, value_and_gradient(terms, self.whole)[0]
+        # Scaled by less, rounding would keep the tolerance from being met.
+        self.none = ROUNDING * float(np.sum(terms.curves**2))
+        self.unit = max(self.least, self.none) or 1.0
         bend = np.diagonal(self._blocks(self.whole), axis1=1, axis2=2)
         span = np.broadcast_to((hi - lo)[free], bend.shape)
-        # Where nothing bends the energy, or hardly, the distance of the bounds is the scale.
-        self.scale = np.minimum(span, np.sqrt(self.unit / np.maximum(bend, self.unit / span**2)))
+        # Where hardly anything bends the energy, the distance of the bounds is the scale.
+        self.scale = np.sqrt(self.unit / np.maximum(bend, self.unit / span**2))
         self.start = (self.whole[:, free] / self.scale).ravel()
         self.lower, self.upper = ((b[free] / self.scale).ravel() for b in (lo, hi))
-        self.size = self.start.size
         self._last: tuple[bytes, list[float | Floats]] = (b"", [])
 
     def theta(self, x: Floats) -> Floats:
@@ -184,7 +205,10 @@ class _Scaled:
         """Energy and derivatives; IPOPT asks for them one after the other at the same place."""
         key = x.tobytes()
         if key != self._last[0]:
-            e, slope = value_and_gradient(self.terms, self.theta(x))
+            theta = self.theta(x)
+            e, slope = value_and_gradient(self.terms, theta)
+            if e < self.least:
+                self.best, self.least = theta, e
             scaled = (slope[:, self.free] * self.scale).ravel() / self.unit
             self._last = key, [e / self.unit, scaled]
         return self._last[1]
@@ -194,7 +218,7 @@ class _Scaled:
         m = self.free.size
         pairs = self.terms.edges.tocoo()
         once = pairs.row < pairs.col
-        i, j = pairs.row[once], pairs.col[once]
+        i, j = (np.asarray(k[once], dtype=np.intp) for k in (pairs.row, pairs.col))
         metric = self.terms.metric[:, self.free[:, None], self.free]
         scale = self.scale[:, :, None] * self.scale[:, None, :] / self.unit
         pull = -pairs.data[once, None, None] * (metric[i] + metric[j])
@@ -219,10 +243,11 @@ class _Scaled:
         slopes = residuals(self.terms.problem, self.terms.curves, theta, jacobian=True)[1]
         assert slopes is not None
         w, q = self.terms.edges, self.terms.metric
-        degree = np.asarray(w.sum(axis=1))[:, None, None]
-        pull = degree * q + (w @ q.reshape(-1, 16)).reshape(-1, 4, 4)
-        data = 2.0 * np.einsum("vtp,vtq->vpq", slopes, slopes)
-        return (data + pull)[:, self.free[:, None], self.free]
+        degree: Floats = np.asarray(w.sum(axis=1))
+        around: Floats = np.asarray(w @ q.reshape(-1, 16)).reshape(q.shape)
+        data: Floats = 2.0 * np.einsum("vtp,vtq->vpq", slopes, slopes)
+        blocks = data + degree[:, None, None] * q + around
+        return blocks[:, self.free[:, None], self.free]
 
 
 def _function(
@@ -256,7 +281,7 @@ def _function(
             if not failures:
                 try:
                     results = call([np.asarray(a).ravel() for a in arguments])
-                    return [casadi.DM(s, r) for s, r in zip(outputs, results, strict=False)]
+                    return [casadi.DM(s, r) for s, r in zip(outputs, results, strict=True)]
                 except BaseException as error:
                     failures.append(error)
             return [casadi.DM(s, np.full(s.nnz(), np.nan)) for s in outputs]

@@ -9,6 +9,7 @@ lesions then stand out by several times the noise, and none is smoothed away for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.forward import kernel_curves
-from kety.joint.graph import FEATURES, Graph, Places, window_graph
+from kety.joint.graph import FEATURES, Graph, Places, graph_of, window_graph
 
 if TYPE_CHECKING:
     from kety.fitting.problem import Problem
 
 SAMPLE = 20_000
 """Voxels whose fitted curves span the subspace."""
-UNSEEN = 0.999
+UNSEEN = 0.99
 """Share of the voxels whose curves the subspace holds to within the noise of one frame."""
 NEAR = 1.5
 """Radius of the first pass, in voxels."""
-FIRST_LEVEL, LEVEL = 0.8, 0.95
-"""Share of the pairs of equal voxels that the first and the last pass join, at least."""
+LEVEL = 0.8
+PASSES = 3
+"""Share of the pairs of equal voxels whose curves differ by less than half the threshold."""
 BLOCK = 1 << 16
+GROUP, ROUNDS, CHANCE = 512, 2, 24
+"""Voxels that meet at random, how often, and most neighbours that each takes of them."""
 
 Doubles = NDArray[np.float64]
 
@@ -38,12 +42,12 @@ Doubles = NDArray[np.float64]
 class Subspace:
     """Directions that the curves of a problem span.
 
-    ``directions`` (T, r): z = centred(y) @ directions; they are orthonormal under the weights of
-    the frames, so that noise of variance s^2 in every (weighted) frame is of variance s^2 in each.
+    ``directions`` (T, r) give coordinates z = y @ directions, each with the noise of one frame of
+    weight 1; ``back`` (r, T) leads from there to curves (without their fitted constant).
     """
 
     directions: Doubles
-    mean: Doubles | None
+    back: Doubles
 
     def project(self, curves: NDArray[Any]) -> NDArray[np.float32]:
         """Coordinates (V, r) of curves (V, T)."""
@@ -53,10 +57,8 @@ class Subspace:
         return out
 
 
-def subspace(
-    problem: Problem, parameters: Doubles, variance: float, seed: int = 0
-) -> tuple[Subspace, Doubles]:
-    """The subspace of fitted curves, and what leads back from it to curves (r, T).
+def subspace(problem: Problem, parameters: Doubles, variance: float, seed: int = 0) -> Subspace:
+    """The subspace of the fitted curves of some voxels.
 
     As many directions, up to `FEATURES`, as hold `UNSEEN` of the fitted curves to within
     ``variance``, so that rare tissues count as well as common ones.
@@ -83,37 +85,89 @@ def subspace(
     basis = rows[: min(rank, len(rows))].T
     with np.errstate(divide="ignore"):
         back = np.where(root > 0, 1.0 / root, 0.0)
-    return Subspace(centre @ (root[:, None] * basis), None), (basis * back[:, None]).T
+    return Subspace(centre @ (root[:, None] * basis), (basis * back[:, None]).T)
+
+
+Join = Callable[[NDArray[np.floating], NDArray[np.floating], float], Graph]
+"""Joins voxels whose features (V, r), of variances (V,), agree within a threshold."""
 
 
 def alike(
-    where: Places,
-    near: NDArray[np.int32],
-    window: NDArray[np.int32],
+    first: Join,
+    last: Join,
     features: NDArray[np.floating],
     variance: NDArray[np.floating],
-    *,
     threads: int = 1,
-    levels: tuple[float, float] = (FIRST_LEVEL, LEVEL),
-    soft: bool = True,
-    passes: int = 2,
 ) -> Graph:
-    """Join voxels whose features (V, r) agree within their ``variance`` (V,)."""
+    """Join voxels whose features (V, r) agree within their ``variance`` (V,).
+
+    ``first`` joins them in the early passes, among whose neighbours features are averaged, and
+    ``last`` in the last.
+    """
     from scipy.stats import chi2
 
-    rank = features.shape[1]
-    first, last = (float(chi2.ppf(level, rank)) * (2.0 if soft else 1.0) for level in levels)
+    threshold = 2.0 * float(chi2.ppf(LEVEL, features.shape[1]))
     guide, spread = features, variance
-    for _ in range(passes - 1):
-        graph = window_graph(where, near, guide, spread, first, soft=soft, threads=threads)
+    for _ in range(PASSES - 1):
+        graph = first(guide, spread, threshold)
         guide, spread = graph.average(features, threads), averaged(graph, variance)
-    return window_graph(where, window, guide, spread, last, soft=soft, threads=threads)
+    return last(guide, spread, threshold)
 
 
 def averaged(graph: Graph, variance: NDArray[np.floating]) -> NDArray[np.float32]:
     """Variance (V,) of each voxel's weighted mean with its neighbours."""
-    w = graph.matrix()
-    squares = w.copy()
+    squares = graph.matrix()
     squares.data = squares.data**2
     total = 1.0 + graph.degree
     return np.asarray((variance + squares @ variance) / total**2, dtype=np.float32)
+
+
+def join_in_window(where: Places, offsets: NDArray[np.int32], threads: int = 1) -> Join:
+    """Among the voxels within a window."""
+
+    def join(
+        features: NDArray[np.floating], variance: NDArray[np.floating], threshold: float
+    ) -> Graph:
+        return window_graph(where, offsets, features, variance, threshold, threads=threads)
+
+    return join
+
+
+def join_anywhere(seed: int = 0) -> Join:
+    """Among voxels drawn at random, wherever they lie.
+
+    The nearest of many would be those with the same noise, and averaging them would keep it. So
+    each voxel meets a few hundred others by chance, and some of those that agree become neighbours.
+    """
+
+    def join(
+        features: NDArray[np.floating], variance: NDArray[np.floating], threshold: float
+    ) -> Graph:
+        from scipy.sparse import coo_array
+
+        count = len(features)
+        rng = np.random.default_rng(seed)
+        rows, columns, weights = [], [], []
+        for _ in range(1 if count <= GROUP else ROUNDS):
+            order = rng.permutation(count)
+            for group in np.array_split(order, -(-count // GROUP)):
+                f = np.asarray(features[group], dtype=np.float64)
+                square = (f * f).sum(axis=1)
+                distance = np.maximum(square[:, None] + square - 2.0 * f @ f.T, 0.0)
+                limit = threshold * (variance[group][:, None] + variance[group])
+                weight = 1.0 - distance / limit
+                np.fill_diagonal(weight, 0.0)
+                close = weight > 0
+                # The first so many in an order that the noise knows nothing of.
+                close &= np.cumsum(close, axis=1) <= CHANCE
+                i, j = np.nonzero(close)
+                rows.append(group[i])
+                columns.append(group[j])
+                weights.append(weight[i, j])
+        one = coo_array(
+            (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))),
+            shape=(count, count),
+        ).tocsr()
+        return graph_of(one.maximum(one.T))
+
+    return join

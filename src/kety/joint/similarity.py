@@ -168,9 +168,9 @@ def gram_entropy(distance: ArrayLike, gamma: float) -> float:
 
     The differential entropy of the weights as draws of one variable. By the change of variables
     from d to w it is that of the distances, left out here, plus the mean of log |dw/dd|, so it is
-    log(gamma) - gamma mean(d^2) + mean(log 2d). Of other entropies, the binned one depends on the
-    bins, -sum(w log w) has its maximum up to a third lower where distances do not have a long
-    tail, and those of eigenvalues and of w / sum(w) rise and fall throughout.
+    log(gamma) - gamma mean(d^2) + mean(log 2d). Of other entropies, that of binned weights depends
+    on the bins, -sum(w log w) is largest within a factor of two of the same gamma unless a few
+    distances stand out, and those of the eigenvalues and of w / sum(w) have no maximum.
 
     Parameters
     ----------
@@ -219,9 +219,8 @@ def _spectrum(gram: Floats) -> tuple[Floats, Floats]:
 
 def _scores(squares: Floats, inverse: Floats) -> Floats:
     """GCV scores of squared coefficients, from 1 / (eigenvalue + beta); a factor beta^2 cancels."""
-    residual: Floats = np.sum(squares * inverse**2, axis=-1)
-    freedom: Floats = inverse.sum(axis=-1)
-    return inverse.shape[-1] * residual / freedom**2
+    residual = np.sum(squares * inverse**2, axis=-1)
+    return np.asarray(inverse.shape[-1] * residual / inverse.sum(axis=-1) ** 2)
 
 
 def _least_scores(z: Floats, values: Floats, least: float) -> tuple[Floats, Floats]:

@@ -11,6 +11,7 @@ loss of the multi-task paper (equation 3).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ SMALL_MISFIT = 0.02
 HALVINGS = 12
 FEW = 1e-3
 """Share of voxels that may still be on their way when the others have arrived."""
+SINGLE_REACH = 1e-5
+"""Residual of a linear system down to which single precision reaches."""
 FIRST_DAMPING, MOST_DAMPING = 1e-4, 1e6
 
 
@@ -103,28 +106,29 @@ class Bounds:
 def solve(
     voxels: Voxels,
     penalty: Penalty,
-    start: Doubles,
+    starts: Sequence[Doubles],
     precision: Doubles,
-    bounds: Bounds,
+    bounds: Sequence[Bounds],
     tolerances: Tolerances | None = None,
 ) -> Solution:
-    """Minimise the energy from ``start`` (V, 4), kernel units; it falls in every step.
+    """Minimise the energy from the best of the ``starts``; it falls in every step.
 
-    ``precision`` (V,): weight of each voxel's sum of squares.
+    ``starts``: parameters (V, 4), kernel units, each with its ``bounds``. ``precision`` (V,):
+    weight of each voxel's sum of squares.
     """
     stop = tolerances or Tolerances()
-    system = graph_system(penalty, voxels.problem.threads)
-    p = bounds.clip(start)
-    now = weighted(voxels.normals(p), precision)
-    force = pull(system, p)
-    energy = float(now.cost.sum() + _inner(p, force))
+    system = graph_system(penalty, voxels.problem.threads, single=stop.linear > SINGLE_REACH)
+    box, p, now, force, energy = min(
+        (_begin(system, voxels, precision, b, x) for x, b in zip(starts, bounds, strict=True)),
+        key=lambda begun: begun[-1],
+    )
     energies = [energy]
     damping = np.full(len(voxels), FIRST_DAMPING)
     linear_steps, converged = 0, False
     while not converged and len(energies) <= stop.steps:
-        step, spent = _step(system, now, force, p, bounds, damping, stop)
+        step, spent = _step(system, now, force, p, box, damping, stop)
         linear_steps += spent
-        trial = _descend(system, voxels, precision, bounds, now, p, step, energy)
+        trial = _descend(system, voxels, precision, box, now, p, step, energy)
         bad = trial.bad
         damping = np.where(bad, np.maximum(8.0 * damping, 1e-2), np.maximum(0.3 * damping, 1e-7))
         fall = energy - trial.energy
@@ -137,12 +141,21 @@ def solve(
     return Solution(p, weighted(now, 1.0 / precision), tuple(energies), linear_steps, converged)
 
 
-def graph_system(penalty: Penalty, threads: int) -> GraphSystem:
+def _begin(
+    system: GraphSystem, voxels: Voxels, precision: Doubles, bounds: Bounds, start: Doubles
+) -> tuple[Bounds, Doubles, Normals, Doubles, float]:
+    p = bounds.clip(start)
+    now = weighted(voxels.normals(p), precision)
+    force = pull(system, p)
+    return bounds, p, now, force, float(now.cost.sum() + _inner(p, force))
+
+
+def graph_system(penalty: Penalty, threads: int, *, single: bool = True) -> GraphSystem:
     """The core's system for a penalty; data blocks are set by each user."""
     from kety import _native
 
     graph = penalty.graph
-    system = _native.GraphSystem(graph.rows, graph.columns, graph.weights, threads)
+    system = _native.GraphSystem(graph.rows, graph.columns, graph.weights, single, threads, "")
     system.prepare(penalty.metric, penalty.strength, penalty.strong)
     return system
 
@@ -198,6 +211,7 @@ def _step(
     held = (bounds.upper <= bounds.lower) | (block[:, DIAGONAL] <= 0) & (force == 0)
     held |= (p <= bounds.lower) & (slope > 0) | (p >= bounds.upper) & (slope < 0)
     step, fixed = np.zeros_like(p), np.zeros_like(p)
+    inside = np.zeros_like(p)
     spent = 0
     for _ in range(BOUND_ROUNDS):
         rest = -slope
@@ -205,9 +219,9 @@ def _step(
             rest = rest - _times(block, fixed) - pull(system, fixed)
         rest[held] = 0.0
         system.blocks(block, np.asarray((~held).astype(np.uint8) @ BITS, dtype=np.uint8))
-        count, _ = system.solve(rest, step, stop.linear, stop.linear_steps)
+        count, _ = system.solve(rest, inside, stop.linear, stop.linear_steps)
         spent += count
-        step += fixed
+        step = inside + fixed
         # What the step would carry over a bound stops there; the others are solved for again.
         low, high = bounds.lower - p, bounds.upper - p
         over = ~held & ((step < low) | (step > high))

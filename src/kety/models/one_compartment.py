@@ -4,8 +4,8 @@
 
 (Kety, Pharmacol Rev 3:1, 1951; equation (6) of the multi-task paper, whose theta1 and theta2 are
 K1 and k2). The curve has the shape of the Tofts model's. What differs is what the parameters say:
-K1 refers to blood as it is measured, so no hematocrit enters, and nothing is assumed about the
-space in which the agent is, so K1 / k2 is a distribution volume and no volume fraction.
+K1 refers to whole blood, so that no hematocrit enters where the input is of blood, and nothing is
+assumed about the space in which the agent is: K1 / k2 is a distribution volume, no volume fraction.
 """
 
 from __future__ import annotations

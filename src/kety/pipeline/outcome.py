@@ -83,7 +83,7 @@ def estimate(
     """
     import xarray  # noqa: F401, that its import does not count as time of the fit
 
-    from kety.fitting.api import fit
+    from kety.api import fit
     from kety.fitting.engine import available_threads, instruction_sets
     from kety.fitting.status import FITTED
 

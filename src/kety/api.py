@@ -14,11 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.fitting.direct import prepare_search
 from kety.fitting.discretize import Discretization, get_discretization
-from kety.fitting.engine import Solve, available_threads, prepare
-from kety.fitting.maps import empty_maps, store, to_dataset
+from kety.fitting.engine import KernelFit, Solve, available_threads, no_fit, place, prepare, rows_of
+from kety.fitting.maps import empty_maps, map_attributes, store, to_dataset
 from kety.fitting.onset import prepare_by_onset
 from kety.fitting.optimizers import NelderMead, Optimizer, VarProLM, get_optimizer
 from kety.fitting.problem import Problem, make_problem
+from kety.joint.maps import attributes as joint_attributes
+from kety.joint.options import Joint, get_joint
 
 if TYPE_CHECKING:
     import xarray
@@ -45,7 +47,7 @@ def fit(
     weights: ArrayLike | None = None,
     optimizer: str | VarProLM | Optimizer | None = None,
     discretization: str | Discretization = "exact",
-    joint: None = None,
+    joint: str | Joint | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     threads: int | None = None,
@@ -85,8 +87,11 @@ def fit(
     discretization : {"exact", "iir", "fir"} or Discretization
         How the model is evaluated; see `kety.Discretization`, which also sets the processing rate
         and the delay filter.
-    joint : None
-        Reserved for joint estimation.
+    joint : str or Joint, optional
+        Estimate all voxels together, each drawn to those that are like it: ``"graph"`` (near in
+        space, their curves alike within the noise), ``"temporal"`` or ``"spatial"`` (the multi-task
+        paper's), or a record of options, see `kety.Joint`. The default solver's voxelwise estimate
+        comes first and stays beside it.
     device : {"cpu"}
         Where to compute.
     dtype : {"float32", "float64"}
@@ -110,7 +115,13 @@ def fit(
         For every free or derived parameter its map and ``<name>_se``, then ``cost`` (unweighted
         sum of squared residuals), ``r2``, ``evaluations`` and ``status``; see `kety.Status`. The
         attribute ``interrupted`` is 1 where the fit was stopped by Ctrl-C; voxels not reached then
-        have the status ``outside``.
+        have the status ``outside``, and a joint estimate that was not finished is left out.
+
+        A joint estimate also has ``<name>_voxelwise`` and ``<name>_voxelwise_se`` of every
+        parameter, ``cost_voxelwise`` and ``status_voxelwise``; ``moved``, how far each voxel went
+        from its own estimate in standard errors of that; ``pooled``, the number of voxels whose
+        data stand behind it; and attributes ``joint_...``: the strength, the error of predicting
+        left-out frames with it and without, the effective number of parameters.
 
     Raises
     ------
@@ -120,13 +131,15 @@ def fit(
     Notes
     -----
     Standard errors are those of nonlinear least squares, ``s^2 (J'J)^-1`` with
-    ``s^2 = cost / (T - free parameters)``. A parameter at its bound has none (NaN).
+    ``s^2 = cost / (T - free parameters)``. A parameter at its bound has none (NaN). Those of a
+    joint estimate are its own: they know the noise, not the bias, for which see ``moved``.
     """
     _check_choice("device", device, ("cpu",))
-    if joint is not None:
-        raise KetyError(f"joint must be None, found {joint!r}")
+    together = get_joint(joint)
     choice = get_discretization(discretization)
     options = _chosen_optimizer(optimizer, choice)
+    if together is not None:
+        _check_joint(options, delay)
     by_onset = isinstance(delay, str)
     if isinstance(delay, str) and delay != "onset":
         raise KetyError(f"delay must be True, False, a number of s or 'onset', found {delay!r}")
@@ -154,7 +167,9 @@ def fit(
     chosen = _chosen_voxels(mask, shape, order)
     total = len(voxels) if chosen is None else len(chosen)
     quick = isinstance(options, VarProLM)
-    flat = empty_maps(problem, len(voxels), fitted, np.uint16 if quick else np.uint32)
+    counts = np.uint16 if quick else np.uint32
+    flat = empty_maps(problem, len(voxels), fitted and together is None, counts)
+    whole = no_fit(problem, total) if together is not None else None
 
     def solver(one: Problem) -> Solve:
         if isinstance(options, VarProLM):
@@ -184,7 +199,9 @@ def fit(
                     done += pending[0]
                     pending = None
                     report(done, total)
-                kept = block if fitted else None
+                if whole is not None:
+                    place(whole, np.arange(start, stop), result)
+                kept = block if fitted and together is None else None
                 future = finisher.submit(store, flat, part, problem, result, kept)
                 pending = len(block), future
                 start = stop
@@ -196,6 +213,16 @@ def fit(
             with suppress(KeyboardInterrupt):
                 report(done, total)
         report(-1, total)
+    attributes = map_attributes(problem.model)
+    facts: dict[str, Any] = {}
+    if together is not None and whole is not None and not interrupted:
+        try:
+            flat, facts = _jointly(
+                problem, together, options, voxels, chosen, shape, order, whole, flat, fitted
+            )
+            attributes = joint_attributes(attributes)
+        except KeyboardInterrupt:
+            interrupted = True
     return to_dataset(
         problem,
         flat,
@@ -206,7 +233,62 @@ def fit(
         options,
         choice,
         "set from the onset" if by_onset else "",
+        attributes,
+        facts,
     )
+
+
+def _jointly(
+    problem: Problem,
+    joint: Joint,
+    options: VarProLM | Optimizer,
+    voxels: NDArray[Any],
+    chosen: NDArray[np.intp] | None,
+    shape: tuple[int, ...],
+    order: Any,
+    single: KernelFit,
+    voxelwise: dict[str, NDArray[Any]],
+    fitted: bool,
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Flat maps of the joint estimate with the voxelwise ones beside it, and what it says of
+    itself."""
+    from kety.joint.estimate import estimate_jointly
+    from kety.joint.graph import places
+    from kety.joint.maps import facts, voxelwise_maps
+
+    assert isinstance(options, VarProLM)
+    record = options
+    rows = np.arange(len(voxels)) if chosen is None else chosen
+    # In one dimension the order of voxels says nothing of where they are.
+    where = places(shape, rows, order) if len(shape) > 1 else None
+    curves = voxels if chosen is None else voxels[chosen]
+    found = estimate_jointly(
+        problem, joint, lambda one: prepare(one, record), curves, single, where
+    )
+    flat = empty_maps(problem, len(voxels), fitted)
+    for first in range(0, len(rows), BLOCK):
+        part = slice(first, first + BLOCK)
+        kept = np.asarray(curves[part]) if fitted else None
+        store(flat, rows[part], problem, rows_of(found.fit, part), kept)
+    names = (*problem.model.names, *(d.name for d in problem.model.derived))
+    flat |= voxelwise_maps(voxelwise, names)
+    for name, values in (("moved", found.moved), ("pooled", found.pooled)):
+        flat[name] = np.full(len(voxels), np.nan, problem.dtype)
+        flat[name][rows] = values
+    return flat, facts(joint, found)
+
+
+def _check_joint(options: VarProLM | Optimizer, delay: bool | float | str) -> None:
+    if not isinstance(options, VarProLM):
+        raise KetyError(
+            "joint estimation is by the default solver, found optimizer "
+            f"{type(options).__name__}; leave optimizer and discretization out"
+        )
+    if isinstance(delay, str):
+        raise KetyError(
+            f"joint estimation fits the delay or holds it at one value, found delay {delay!r}; "
+            "give True, False or a number of s"
+        )
 
 
 def _chosen_optimizer(

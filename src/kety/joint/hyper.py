@@ -1,0 +1,231 @@
+"""The strength of the penalty, from how well frames that were left out are predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.errors import KetyError
+from kety.fitting.forward import kernel_curves
+from kety.fitting.status import FITTED
+from kety.joint.graph import Places, places
+from kety.joint.normals import DIAGONAL
+from kety.joint.options import Joint
+from kety.joint.setup import Setup, make_setup
+from kety.joint.strength import at_strength
+
+if TYPE_CHECKING:
+    from kety.fitting.engine import Solve
+    from kety.fitting.problem import Problem
+
+Doubles = NDArray[np.float64]
+ENOUGH = 8192
+"""Voxels from which the strength is chosen; in larger images, tiles of them."""
+TILE, DEEP_TILE = 32, 16
+MIDDLE, FACTOR = 16.0, 4.0
+"""First strength that is tried, and the ratio of neighbouring ones; half of it in the end."""
+STEPS = 6
+"""Most steps from the first strength to either side."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The strength chosen, and the left-out error of every one tried.
+
+    ``errors``: mean squared error of left-out frames in units of the noise variance, as the
+    voxelwise fit of the remaining frames leaves it; ``strengths`` ascending, 0 first.
+    """
+
+    strength: float
+    strengths: tuple[float, ...]
+    errors: tuple[float, ...]
+    voxels: int
+
+    @property
+    def voxelwise_error(self) -> float:
+        """Left-out error of the voxelwise fit."""
+        return self.errors[0]
+
+    @property
+    def error(self) -> float:
+        """Left-out error at the strength chosen."""
+        return self.errors[self.strengths.index(self.strength)]
+
+
+@dataclass(eq=False)
+class _Fold:
+    """Frames left out, what was measured there, and the joint fit of the others."""
+
+    times: Doubles
+    measured: NDArray[Any]
+    setup: Setup
+    latest: Doubles | None = None
+
+    def error(self, strength: float) -> tuple[float, int]:
+        """Sum of squared errors at the left-out frames in units of the noise, and their number."""
+        setup = self.setup
+        problem = setup.voxels.problem
+        found = at_strength(setup, strength, self.latest)
+        if 0.0 < strength < np.inf:
+            self.latest = found.parameters
+        predicted, _ = kernel_curves(
+            problem.aif, self.times, found.parameters, dtype="float32", threads=problem.threads
+        )
+        if found.normals.baseline is not None:
+            predicted += found.normals.baseline[:, None]
+        square = ((predicted - self.measured) ** 2).sum(axis=1) / setup.noise
+        return float(square.sum()), predicted.size
+
+
+def choose_strength(
+    problem: Problem,
+    joint: Joint,
+    make_solver: Callable[[Problem], Solve],
+    curves: NDArray[Any],
+    where: Places | None,
+) -> Choice:
+    """Try strengths on frames left out in turn, and take the best; 0 where none is better.
+
+    Parameters
+    ----------
+    make_solver
+        The voxelwise solver of a problem.
+    curves : (V, T) array
+        Curves of the voxels that take part, all finite.
+    where
+        Their places on a grid, if they have any.
+
+    Raises
+    ------
+    KetyError
+        If too few frames remain when some are left out.
+    """
+    chosen = sample(len(curves), where, joint.seed)
+    part = np.asarray(curves[chosen])
+    at = None if where is None else places(where.grid.shape, flat_of(where, chosen))
+    folds = _folds(problem, joint, make_solver, part, at, chosen)
+    unit = _natural(folds, joint)
+    errors: dict[float, float] = {}
+
+    def error(strength: float) -> float:
+        if strength not in errors:
+            total = [fold.error(strength * unit) for fold in folds]
+            errors[strength] = sum(e for e, _ in total) / sum(n for _, n in total)
+        return errors[strength]
+
+    error(0.0)
+    best = _descend(error)
+    if best >= MIDDLE * FACTOR**STEPS * 0.99 and error(np.inf) <= error(best):
+        best = np.inf
+    if error(best) >= error(0.0):
+        best = 0.0
+    tried = sorted(errors)
+    scaled = tuple(t * unit if 0 < t < np.inf else t for t in tried)
+    return Choice(
+        best * unit if 0 < best < np.inf else best,
+        scaled,
+        tuple(errors[t] for t in tried),
+        len(chosen),
+    )
+
+
+def _descend(error: Callable[[float], float]) -> float:
+    """The strength of least error on a grid: downhill from the middle, then at half the step."""
+    best = MIDDLE
+    for step in (FACTOR, 1.0 / FACTOR):
+        for _ in range(STEPS):
+            if error(best * step) > error(best) or best * step > MIDDLE * FACTOR**STEPS:
+                break
+            best *= step
+    around = (best, best * FACTOR**0.5, best / FACTOR**0.5)
+    return float(min(around, key=error))
+
+
+def _natural(folds: list[_Fold], joint: Joint) -> float:
+    """The strength at which all neighbours weigh as much as a voxel's own data: 1 where scaled."""
+    if joint.scaled:
+        return 1.0
+    sizes = []
+    for fold in folds:
+        setup = fold.setup
+        h = setup.voxels.normals(setup.guide).hessian[:, DIAGONAL] * setup.precision[:, None]
+        middle = np.median(h, axis=0)
+        lo, hi = setup.voxels.problem.kernel_bounds()
+        used = (hi > lo) & (middle > 0)
+        sizes.append(np.exp(np.log(middle[used]).mean()) / (setup.unit * setup.graph.mean_degree))
+    return float(np.median(sizes))
+
+
+def _folds(
+    problem: Problem,
+    joint: Joint,
+    make_solver: Callable[[Problem], Solve],
+    curves: NDArray[Any],
+    where: Places | None,
+    chosen: NDArray[np.intp],
+) -> list[_Fold]:
+    frames = len(problem.times)
+    used = np.arange(frames) if problem.weights is None else np.flatnonzero(problem.weights > 0)
+    fewest = len(used) - -(-len(used) // joint.folds)
+    if fewest < problem.free_count + problem.baseline + 2:
+        raise KetyError(
+            f"{len(used)} frames are too few to leave out {-(-len(used) // joint.folds)} at a "
+            "time; give the strength as a number"
+        )
+    folds = []
+    for k in range(joint.folds):
+        left_out = used[k :: joint.folds]
+        kept = np.setdiff1d(np.arange(frames), left_out)
+        weights = None if problem.weights is None else problem.weights[kept]
+        one = replace(problem, times=problem.times[kept], weights=weights)
+        solver = make_solver(one)
+        rest = np.ascontiguousarray(curves[:, kept])
+        result = solver(rest)
+        usable = np.isin(result.status, FITTED) & np.isfinite(result.parameters).all(axis=1)
+        rows = np.flatnonzero(usable)
+        if not len(rows):
+            continue
+        at = where
+        if where is not None and len(rows) < len(curves):
+            at = places(where.grid.shape, flat_of(where, rows))
+        setup = make_setup(
+            one,
+            joint,
+            solver,
+            rest[rows],
+            result.parameters[rows].astype(np.float64),
+            at,
+            chosen[rows],
+        )
+        measured = np.asarray(curves[rows][:, left_out], dtype=np.float64)
+        folds.append(_Fold(problem.times[left_out], measured, setup))
+    if not folds:
+        raise KetyError("no voxel can be fitted when frames are left out; give the strength")
+    return folds
+
+
+def flat_of(where: Places, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Flat numbers of some of the voxels on their grid."""
+    flat = np.ravel_multi_index(tuple(where.indices[chosen].T), where.grid.shape)
+    return np.asarray(flat, dtype=np.intp)
+
+
+def sample(count: int, where: Places | None, seed: int) -> NDArray[np.intp]:
+    """Voxels from which the strength is chosen: all, or whole tiles of the grid drawn at random."""
+    if count <= ENOUGH:
+        return np.arange(count)
+    rng = np.random.default_rng(seed)
+    if where is None:
+        return np.sort(rng.choice(count, ENOUGH, replace=False))
+    edge = TILE if min(where.grid.shape) == 1 else DEEP_TILE
+    tile = where.indices // edge
+    number = np.ravel_multi_index(tuple(tile.T), tuple(tile.max(axis=0) + 1))
+    members = np.bincount(number)
+    # Tiles in a random order, full ones more likely to come early.
+    order = np.argsort(rng.exponential(size=members.size) / np.maximum(members, 1e-9))
+    taken = order[: 1 + int(np.searchsorted(np.cumsum(members[order]), ENOUGH))]
+    return np.flatnonzero(np.isin(number, taken))

@@ -1,0 +1,76 @@
+"""A joint fit at one strength, from 0 (voxelwise) to infinity (pooled)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.joint.normals import Normals
+from kety.joint.solve import Solution, Tolerances, solve
+
+if TYPE_CHECKING:
+    from kety.joint.setup import Setup
+
+Doubles = NDArray[np.float64]
+SINGLE, DOUBLE = Tolerances(), Tolerances(fall=1e-7, linear=1e-4, steps=60)
+"""Stops for curves in single and in double precision."""
+
+
+def at_strength(
+    setup: Setup,
+    strength: float,
+    start: Doubles | None = None,
+    tolerances: Tolerances | None = None,
+) -> Solution:
+    """The joint estimate at a strength, in the unit of `Joint.strength`.
+
+    ``start`` (V, 4), kernel units: where to begin; the better of the voxelwise and the guide's
+    parameters where left out.
+    """
+    if strength == 0.0 or not len(setup.graph.columns):
+        return _fixed(setup, setup.voxelwise)
+    if np.isinf(strength):
+        return _fixed(setup, pooled(setup))
+    penalty = setup.penalty(strength)
+    if tolerances is None:
+        tolerances = SINGLE if setup.voxels.problem.dtype == np.float32 else DOUBLE
+    starts = [setup.guide, setup.voxelwise] if start is None else [start]
+    return solve(
+        setup.voxels,
+        penalty,
+        starts,
+        setup.precision,
+        [setup.bounds(s) for s in starts],
+        tolerances,
+    )
+
+
+def _fixed(setup: Setup, parameters: Doubles) -> Solution:
+    normals: Normals = setup.voxels.normals(parameters)
+    energy = float((normals.cost * setup.precision).sum())
+    return Solution(parameters, normals, (energy,), 0, True)
+
+
+def pooled(setup: Setup) -> Doubles:
+    """Parameters (V, 4) with one fit for all voxels that the graph connects.
+
+    The sum of their sums of squares is that of their mean curve, but for a constant.
+    """
+    from scipy.sparse import csr_array
+
+    label = setup.graph.components()
+    size = np.bincount(label)
+    several = np.flatnonzero(size > 1)
+    parameters = setup.voxelwise.copy()
+    if not len(several):
+        return parameters
+    count = len(label)
+    gather: Any = csr_array((setup.precision, (label, np.arange(count))), shape=(len(size), count))
+    weight = np.asarray(gather.sum(axis=1)).ravel()
+    mean = (gather[several] @ setup.voxels.curves) / weight[several][:, None]
+    found = setup.solver(mean.astype(setup.voxels.problem.dtype)).parameters.astype(np.float64)
+    every = np.full((len(size), 4), np.nan)
+    every[several] = found
+    return np.where(np.isfinite(every[label]), every[label], parameters)
