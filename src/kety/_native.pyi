@@ -67,6 +67,7 @@ def normals_single(
     weights: NDArray[Any] | None,
     options: dict[str, Any],
     parameters: Doubles,
+    factor: Doubles,
     cost: Doubles,
     unweighted: Doubles,
     gradient: Doubles,
@@ -78,6 +79,9 @@ def normals_single(
 
 normals_double = normals_single
 
+def quadratic(
+    gradient: Doubles, hessian: Doubles, move: Doubles, change: Doubles, threads: int
+) -> None: ...
 def window_graph(
     grid: NDArray[np.int32],
     place: NDArray[np.int32],
@@ -112,6 +116,6 @@ class GraphSystem:
         instruction_set: str,
     ) -> None: ...
     def prepare(self, metric: Doubles, strength: float, multigrid: bool) -> None: ...
-    def blocks(self, block: Doubles, free: NDArray[np.uint8]) -> None: ...
+    def blocks(self, block: Doubles, damping: Doubles, free: NDArray[np.uint8]) -> None: ...
     def solve(self, b: Doubles, x: Doubles, tolerance: float, limit: int) -> tuple[int, float]: ...
     def penalty(self, x: Doubles, y: Doubles) -> None: ...

@@ -9,9 +9,9 @@ namespace {
 
 template <class T>
 void normals(nb::list levels, Array<double> times, Array<T> curves, nb::object weights,
-             nb::dict options, Array<double> parameters, Out<double> cost, Out<double> unweighted,
-             Out<double> gradient, Out<double> hessian, nb::object offset, int threads,
-             const std::string& instruction_set) {
+             nb::dict options, Array<double> parameters, Array<double> factor, Out<double> cost,
+             Out<double> unweighted, Out<double> gradient, Out<double> hessian, nb::object offset,
+             int threads, const std::string& instruction_set) {
   NormalsCall call = {};
   if (levels.size() != kLevels) throw std::invalid_argument("wrong number of piece levels");
   for (int i = 0; i < kLevels; ++i) {
@@ -24,8 +24,8 @@ void normals(nb::list levels, Array<double> times, Array<T> curves, nb::object w
   call.voxels = static_cast<long>(curves.shape(0));
   const size_t n = curves.shape(0);
   if (curves.ndim() != 2 || curves.shape(1) != times.size() || parameters.size() != 4 * n ||
-      cost.size() != n || unweighted.size() != n || gradient.size() != 4 * n ||
-      hessian.size() != 10 * n)
+      factor.size() != n || cost.size() != n || unweighted.size() != n ||
+      gradient.size() != 4 * n || hessian.size() != 10 * n)
     throw std::invalid_argument("arrays of the normal equations do not fit the voxels");
   if (!weights.is_none()) {
     auto w = nb::cast<Array<T>>(weights);
@@ -38,6 +38,7 @@ void normals(nb::list levels, Array<double> times, Array<T> curves, nb::object w
   call.tau_lo = nb::cast<double>(options["tau_lo"]);
   call.tau_hi = nb::cast<double>(options["tau_hi"]);
   call.parameters = parameters.data();
+  call.factor = factor.data();
   call.cost = cost.data();
   call.unweighted = unweighted.data();
   call.gradient = gradient.data();
@@ -51,6 +52,28 @@ void normals(nb::list levels, Array<double> times, Array<T> curves, nb::object w
   nb::gil_scoped_release release;
   parallel(call.voxels, 2048, threads,
            [&](long begin, long end) { engine.normals(call, begin, end, sizeof(T) == 4); });
+}
+
+// Change of a quadratic, 2 g'm + m'H m, with packed matrices (voxels, 10).
+void quadratic(Array<double> gradient, Array<double> hessian, Array<double> move,
+               Out<double> change, int threads) {
+  const size_t n = change.size();
+  if (gradient.size() != 4 * n || hessian.size() != 10 * n || move.size() != 4 * n)
+    throw std::invalid_argument("arrays of the quadratic do not fit the voxels");
+  nb::gil_scoped_release release;
+  parallel(static_cast<long>(n), 8192, threads, [&](long begin, long end) {
+    for (long v = begin; v < end; ++v) {
+      const double *g = gradient.data() + 4 * v, *h = hessian.data() + 10 * v,
+                   *m = move.data() + 4 * v;
+      double total = 0;
+      for (int i = 0; i < 4; ++i) {
+        double row = 2 * g[i] + h[i * (i + 1) / 2 + i] * m[i];
+        for (int j = 0; j < i; ++j) row += 2 * h[i * (i + 1) / 2 + j] * m[j];
+        total += row * m[i];
+      }
+      change.data()[v] = total;
+    }
+  });
 }
 
 // Neighbours within a window whose features agree within their noise. Called twice: without
@@ -163,16 +186,17 @@ class GraphSystem {
     if (quick_) quick_->penalty(metric.data(), strength, multigrid);
   }
 
-  // D (n, 10) of every voxel and its free parameters (n), as bits.
-  void blocks(Array<double> block, Array<unsigned char> free) {
+  // D (n, 10) of every voxel, its diagonal times 1 + damping (n), and its free parameters (n) as
+  // bits.
+  void blocks(Array<double> block, Array<double> damping, Array<unsigned char> free) {
     check_ready();
-    if (block.size() != 10 * size() || free.size() != size())
+    if (block.size() != 10 * size() || damping.size() != size() || free.size() != size())
       throw std::invalid_argument("blocks do not fit the graph");
     nb::gil_scoped_release release;
     if (quick_)
-      quick_->blocks(block.data(), free.data());
+      quick_->blocks(block.data(), damping.data(), free.data());
     else
-      exact_->blocks(block.data(), free.data());
+      exact_->blocks(block.data(), damping.data(), free.data());
   }
 
   // Solves A x = b from the given x; returns steps and the relative residual in the
@@ -218,14 +242,16 @@ class GraphSystem {
 void bind_joint(nb::module_& module) {
   module.def("normals_single", &normals<float>, nb::arg("levels"), nb::arg("times"),
              nb::arg("curves"), nb::arg("weights").none(), nb::arg("options"),
-             nb::arg("parameters"), nb::arg("cost"), nb::arg("unweighted"), nb::arg("gradient"),
-             nb::arg("hessian"), nb::arg("offset").none(), nb::arg("threads"),
+             nb::arg("parameters"), nb::arg("factor"), nb::arg("cost"), nb::arg("unweighted"),
+             nb::arg("gradient"), nb::arg("hessian"), nb::arg("offset").none(), nb::arg("threads"),
              nb::arg("instruction_set"));
   module.def("normals_double", &normals<double>, nb::arg("levels"), nb::arg("times"),
              nb::arg("curves"), nb::arg("weights").none(), nb::arg("options"),
-             nb::arg("parameters"), nb::arg("cost"), nb::arg("unweighted"), nb::arg("gradient"),
-             nb::arg("hessian"), nb::arg("offset").none(), nb::arg("threads"),
+             nb::arg("parameters"), nb::arg("factor"), nb::arg("cost"), nb::arg("unweighted"),
+             nb::arg("gradient"), nb::arg("hessian"), nb::arg("offset").none(), nb::arg("threads"),
              nb::arg("instruction_set"));
+  module.def("quadratic", &quadratic, nb::arg("gradient"), nb::arg("hessian"), nb::arg("move"),
+             nb::arg("change"), nb::arg("threads"));
   module.def("window_graph", &window_graph, nb::arg("grid"), nb::arg("place"), nb::arg("features"),
              nb::arg("variance"), nb::arg("offsets"), nb::arg("threshold"), nb::arg("soft"),
              nb::arg("rows"), nb::arg("columns").none(), nb::arg("weights").none(),
@@ -238,7 +264,7 @@ void bind_joint(nb::module_& module) {
            nb::arg("threads"), nb::arg("instruction_set"))
       .def("prepare", &GraphSystem::prepare, nb::arg("metric"), nb::arg("strength"),
            nb::arg("multigrid"))
-      .def("blocks", &GraphSystem::blocks, nb::arg("block"), nb::arg("free"))
+      .def("blocks", &GraphSystem::blocks, nb::arg("block"), nb::arg("damping"), nb::arg("free"))
       .def("solve", &GraphSystem::solve, nb::arg("b"), nb::arg("x"), nb::arg("tolerance"),
            nb::arg("limit"))
       .def("penalty", &GraphSystem::penalty, nb::arg("x"), nb::arg("y"))

@@ -99,10 +99,18 @@ class Solver {
     }
   }
 
-  // Data blocks (n, 10) and free parameters (n).
-  void blocks(const double* block, const unsigned char* free) {
+  // Data blocks (n, 10), their diagonal times 1 + damping (n), and free parameters (n).
+  void blocks(const double* block, const double* damping, const unsigned char* free) {
     Level<T>& top = levels_[0];
-    top.block.assign(block, block + top.edges.n * kPacked);
+    top.block.resize(top.edges.n * kPacked);
+    team_.run(top.edges.n, [&](long begin, long end) {
+      for (long i = begin; i < end; ++i)
+        for (int r = 0, c = 0; r < P; ++r)
+          for (int q = 0; q <= r; ++q, ++c)
+            top.block[i * kPacked + c] =
+                static_cast<T>(block[i * kPacked + c] * (q == r ? 1 + damping[i] : 1.0));
+      return 0.0;
+    });
     top.free.assign(free, free + top.edges.n);
     for (size_t l = 0; l < used_; ++l) {
       Level<T>& level = levels_[l];

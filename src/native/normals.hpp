@@ -59,12 +59,15 @@ KETY_STAGE void normals_block(const NormalsCall& call, const Problem<T>& problem
       evaluate<T, W, Plain>(problem, problem.input[level], p, tile, knots, now);
       for (int l = 0; l < W && q0 + l < stop; ++l) {
         const long v = start + order[q0 + l];
-        call.cost[v] = get<T, W>(now.cost, l);
-        call.unweighted[v] = get<T, W>(now.unweighted, l);
-        for (int i = 0; i < P; ++i) call.gradient[v * P + i] = get<T, W>(now.gradient[i], l);
+        const double unscale = 1 / (call.curve_scale * call.curve_scale);
+        const double factor = unscale * call.factor[v];
+        call.cost[v] = factor * get<T, W>(now.cost, l);
+        call.unweighted[v] = unscale * get<T, W>(now.unweighted, l);
+        for (int i = 0; i < P; ++i)
+          call.gradient[v * P + i] = factor * get<T, W>(now.gradient[i], l);
         for (int i = 0; i < kPairs; ++i)
-          call.hessian[v * kPairs + i] = get<T, W>(now.hessian[i], l);
-        if (call.offset) call.offset[v] = mean[l] + get<T, W>(now.offset, l);
+          call.hessian[v * kPairs + i] = factor * get<T, W>(now.hessian[i], l);
+        if (call.offset) call.offset[v] = (mean[l] + get<T, W>(now.offset, l)) / call.curve_scale;
       }
     }
 }

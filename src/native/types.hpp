@@ -89,7 +89,8 @@ struct NormalsCall {
   bool baseline;
   double weight_sum, curve_scale, tau_lo, tau_hi;
   const double* parameters;  // (voxels, 4)
-  // results, in the unit of the scaled input
+  const double* factor;      // (voxels): of cost, gradient and hessian, beside the input's scale
+  // results, in the unit of the curves
   double *cost, *unweighted;  // (voxels)
   double* gradient;           // (voxels, 4): J'r
   double* hessian;            // (voxels, 10): J'J, packed lower triangle

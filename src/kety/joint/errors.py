@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.joint.normals import DIAGONAL, Doubles, Normals, pack, unpack
-from kety.joint.solve import BITS, Penalty, graph_system
+from kety.joint.solve import Penalty, bits, graph_system
 
 if TYPE_CHECKING:
     from kety._native import GraphSystem
@@ -48,7 +48,7 @@ def sharing(setup: Setup, strength: float, seed: int = 0) -> Sharing:
     metric = np.tile(UNIT, (count, 1))
     penalty = Penalty(graph, metric, strength * setup.unit)
     system = graph_system(penalty, setup.voxels.problem.threads)
-    system.blocks(metric, np.full(count, 15, dtype=np.uint8))
+    system.blocks(metric, np.zeros(count), np.full(count, 15, dtype=np.uint8))
     rng = np.random.default_rng(seed)
     variance, own, x = np.zeros(count), np.zeros(count), np.empty((count, 4))
     for _ in range(DRAWS):
@@ -103,7 +103,7 @@ def invert(information: Doubles, held: NDArray[np.bool_]) -> tuple[Doubles, NDAr
     m[:, range(4), range(4)] += out
     inverse = np.linalg.inv(m) * scale[:, :, None] * scale[:, None, :]
     inverse[out[:, :, None] | out[:, None, :]] = np.nan
-    return pack(np.asarray(inverse)), np.asarray(lost.astype(np.uint8) @ BITS, dtype=np.uint8)
+    return pack(np.asarray(inverse)), bits(lost)
 
 
 def full_covariance(
@@ -119,7 +119,7 @@ def full_covariance(
     spread = block * (setup.precision * setup.noise)[:, None]
     system = graph_system(penalty, setup.voxels.problem.threads)
     free = ~held & (block[:, DIAGONAL] > 0)
-    system.blocks(block, np.asarray(free.astype(np.uint8) @ BITS, dtype=np.uint8))
+    system.blocks(block, np.zeros(count), bits(free))
     if count <= EXACT:
         covariance, own = _exact(penalty, block, spread, free)
     else:

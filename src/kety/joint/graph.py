@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,16 +35,19 @@ class Graph:
     def __len__(self) -> int:
         return len(self.rows) - 1
 
-    @property
+    @cached_property
     def neighbours(self) -> NDArray[np.int64]:
         """Number of neighbours of every voxel (V,)."""
         return np.diff(self.rows)
 
-    @property
+    @cached_property
     def degree(self) -> NDArray[np.float64]:
         """Sum of the weights of every voxel's edges (V,)."""
-        total = np.concatenate([[0.0], np.cumsum(self.weights, dtype=np.float64)])
-        return np.asarray(np.diff(total[self.rows]))
+        total = np.zeros(len(self))
+        linked = np.flatnonzero(self.neighbours > 0)  # reduceat would repeat others' first weight
+        if len(linked):
+            total[linked] = np.add.reduceat(self.weights, self.rows[linked], dtype=np.float64)
+        return total
 
     @property
     def mean_degree(self) -> float:

@@ -16,7 +16,7 @@ from kety.joint.graph import Places, places
 from kety.joint.normals import DIAGONAL
 from kety.joint.options import Joint
 from kety.joint.setup import Setup, make_setup
-from kety.joint.strength import at_strength
+from kety.joint.strength import QUICK, at_strength
 
 if TYPE_CHECKING:
     from kety.fitting.engine import Solve
@@ -30,6 +30,9 @@ MIDDLE, FACTOR = 16.0, 4.0
 """First strength that is tried, and the ratio of neighbouring ones; half of it in the end."""
 STEPS = 6
 """Most steps from the first strength to either side."""
+SPARED = 0.01
+"""Share of the gain over voxelwise that is given up for less smoothing: prediction is of all
+voxels, and the few that smoothing harms most hardly show in it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class _Fold:
         """Sum of squared errors at the left-out frames in units of the noise, and their number."""
         setup = self.setup
         problem = setup.voxels.problem
-        found = at_strength(setup, strength, self.latest)
+        found = at_strength(setup, strength, self.latest, QUICK)
         if 0.0 < strength < np.inf:
             self.latest = found.parameters
         predicted, _ = kernel_curves(
@@ -118,11 +121,7 @@ def choose_strength(
         return errors[strength]
 
     error(0.0)
-    best = _descend(error)
-    if best >= MIDDLE * FACTOR**STEPS * 0.99 and error(np.inf) <= error(best):
-        best = np.inf
-    if error(best) >= error(0.0):
-        best = 0.0
+    best = _mildest(error, _descend(error))
     tried = sorted(errors)
     scaled = tuple(t * unit if 0 < t < np.inf else t for t in tried)
     return Choice(
@@ -143,6 +142,22 @@ def _descend(error: Callable[[float], float]) -> float:
             best *= step
     around = (best, best * FACTOR**0.5, best / FACTOR**0.5)
     return float(min(around, key=error))
+
+
+def _mildest(error: Callable[[float], float], best: float) -> float:
+    """The least strength that predicts almost as well as the best; 0 if that is no better."""
+    strongest = MIDDLE * FACTOR**STEPS
+    least = error(best)
+    if best > 0.99 * strongest:
+        least = min(least, error(np.inf))
+    if least >= error(0.0):
+        return 0.0
+    limit = least + SPARED * (error(0.0) - least)
+    if error(best) > limit:
+        return np.inf
+    while best > MIDDLE / FACTOR**STEPS and error(best / FACTOR**0.5) <= limit:
+        best /= FACTOR**0.5
+    return best
 
 
 def _natural(folds: list[_Fold], joint: Joint) -> float:

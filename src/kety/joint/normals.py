@@ -53,10 +53,11 @@ class Voxels:
         weights = self.weights
         return float(len(self.problem.times) if weights is None else weights.sum())
 
-    def normals(self, parameters: Doubles) -> Normals:
+    def normals(self, parameters: Doubles, precision: Doubles | None = None) -> Normals:
         """Normal equations at ``parameters`` (V, 4), in the square of the curves' unit.
 
-        Weighted quantities refer to the weights divided by a power of two (`kernel_input`).
+        Weighted quantities refer to the weights divided by a power of two (`kernel_input`), and are
+        multiplied by the ``precision`` (V,) of each voxel.
         """
         from kety import _native
 
@@ -81,6 +82,7 @@ class Voxels:
                 "tau_hi": float(hi[3]),
             },
             np.ascontiguousarray(parameters, dtype=np.float64),
+            np.ones(count) if precision is None else precision,
             cost,
             unweighted,
             gradient,
@@ -89,11 +91,6 @@ class Voxels:
             problem.threads,
             "",
         )
-        square = self.scale * self.scale
-        for part in (cost, unweighted, gradient, hessian):
-            part *= square
-        if baseline is not None:
-            baseline *= self.scale
         return Normals(cost, unweighted, gradient, hessian, baseline)
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from kety.joint.graph import Graph
 
 Doubles = NDArray[np.float64]
-BITS = np.array([1, 2, 4, 8], dtype=np.uint8)
 STRONG = 100.0
 """Strength times mean degree from which a multigrid preconditions: below, blocks are faster."""
 BOUND_ROUNDS = 4
@@ -145,7 +144,7 @@ def _begin(
     system: GraphSystem, voxels: Voxels, precision: Doubles, bounds: Bounds, start: Doubles
 ) -> tuple[Bounds, Doubles, Normals, Doubles, float]:
     p = bounds.clip(start)
-    now = weighted(voxels.normals(p), precision)
+    now = voxels.normals(p, precision)
     force = pull(system, p)
     return bounds, p, now, force, float(now.cost.sum() + _inner(p, force))
 
@@ -177,6 +176,11 @@ def weighted(normals: Normals, factor: Doubles) -> Normals:
     )
 
 
+def bits(chosen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Choices of parameters (V, 4) as the bits of one number (V,)."""
+    return np.packbits(chosen, axis=1, bitorder="little").ravel()
+
+
 def _inner(a: Doubles, b: Doubles) -> float:
     return float(np.vdot(a, b))
 
@@ -206,19 +210,21 @@ def _step(
 ) -> tuple[Doubles, int]:
     """The damped Gauss-Newton step within the bounds, by an active set, and its linear steps."""
     slope = now.gradient + force
-    block = now.hessian.copy()
-    block[:, DIAGONAL] *= 1.0 + damping[:, None]
-    held = (bounds.upper <= bounds.lower) | (block[:, DIAGONAL] <= 0) & (force == 0)
+    held = (bounds.upper <= bounds.lower) | (now.hessian[:, DIAGONAL] <= 0) & (force == 0)
     held |= (p <= bounds.lower) & (slope > 0) | (p >= bounds.upper) & (slope < 0)
     step, fixed = np.zeros_like(p), np.zeros_like(p)
     inside = np.zeros_like(p)
     spent = 0
     for _ in range(BOUND_ROUNDS):
         rest = -slope
-        if fixed.any():
-            rest = rest - _times(block, fixed) - pull(system, fixed)
+        rows = np.flatnonzero(fixed.any(axis=1))
+        if len(rows):
+            rest -= pull(system, fixed)
+            block = now.hessian[rows]
+            block[:, DIAGONAL] *= 1.0 + damping[rows, None]
+            rest[rows] -= _times(block, fixed[rows])
         rest[held] = 0.0
-        system.blocks(block, np.asarray((~held).astype(np.uint8) @ BITS, dtype=np.uint8))
+        system.blocks(now.hessian, damping, bits(~held))
         count, _ = system.solve(rest, inside, stop.linear, stop.linear_steps)
         spent += count
         step = inside + fixed
@@ -256,18 +262,20 @@ def _descend(
     A voxel whose own sum of squares does not follow its quadratic model stays where it is, so that
     one voxel does not shorten the step of a million.
     """
+    from kety import _native
+
     share = 1.0
     for _ in range(HALVINGS):
         there = bounds.clip(p + share * step)
         move = there - p
-        after = weighted(voxels.normals(there), precision)
-        expected = 2.0 * np.einsum("vi,vi->v", now.gradient, move)
-        expected += np.einsum("vi,vi->v", move, _times(now.hessian, move))
+        after = voxels.normals(there, precision)
+        expected = np.empty(len(voxels))
+        _native.quadratic(now.gradient, now.hessian, move, expected, voxels.problem.threads)
         excess = after.cost - now.cost - expected
         bad = ~(excess <= MISFIT * np.abs(expected) + SMALL_MISFIT)
         if bad.any():
-            there = np.where(bad[:, None], p, there)
-            after = _choose(bad, now, after)
+            there[bad] = p[bad]
+            _keep(bad, now, after)
         force = pull(system, there)
         found = float(after.cost.sum() + _inner(there, force))
         if found < energy:
@@ -276,18 +284,9 @@ def _descend(
     return _Trial(p, now, pull(system, p), energy, bad)
 
 
-def _choose(where: NDArray[np.bool_], one: Normals, other: Normals) -> Normals:
-    """Of each voxel the normal equations of `one` where asked for, else those of `other`."""
-
-    def pick(a: Doubles, b: Doubles) -> Doubles:
-        return np.where(where.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
-
-    return Normals(
-        pick(one.cost, other.cost),
-        pick(one.unweighted, other.unweighted),
-        pick(one.gradient, other.gradient),
-        pick(one.hessian, other.hessian),
-        None
-        if one.baseline is None or other.baseline is None
-        else pick(one.baseline, other.baseline),
-    )
+def _keep(where: NDArray[np.bool_], old: Normals, new: Normals) -> None:
+    """Put the old normal equations of some voxels in the place of their new ones."""
+    for name in ("cost", "unweighted", "gradient", "hessian", "baseline"):
+        target, source = getattr(new, name), getattr(old, name)
+        if target is not None:
+            target[where] = source[where]

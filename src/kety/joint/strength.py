@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from kety.joint.setup import Setup
 
 Doubles = NDArray[np.float64]
-SINGLE, DOUBLE = Tolerances(), Tolerances(fall=1e-7, linear=1e-4, steps=60)
-"""Stops for curves in single and in double precision."""
+QUICK, SINGLE = Tolerances(fall=1e-2, linear=3e-2, steps=8), Tolerances()
+DOUBLE = Tolerances(fall=1e-7, linear=1e-4, steps=60)
+"""Stops for trials, and for curves in single and in double precision."""
 
 
 def at_strength(
