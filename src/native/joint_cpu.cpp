@@ -124,7 +124,7 @@ void window_graph(Array<int32_t> grid, Array<int32_t> place, Array<float> featur
         if (!(square < limit)) continue;
         if (column) {
           column[next] = j;
-          weight[next] = soft ? 1 - square / limit : 1;
+          weight[next] = soft ? std::min(1.0f, 2 - 2 * square / limit) : 1;
         }
         ++next;
       }

@@ -185,7 +185,7 @@ def window_graph(
     """Join voxels within a window whose features agree within their noise.
 
     Two voxels are joined where |f_i - f_j|^2 / (s_i + s_j) is below the threshold, with
-    ``features`` f (V, n <= 8) and ``variance`` s (V,) of each of them. Weights fall linearly from 1
+    ``features`` f (V, n <= 8) and ``variance`` s (V,) of each of them. Weights are 1 up to half
     to 0 at the threshold, or are 1 where not ``soft``.
     """
     from kety import _native

@@ -30,7 +30,7 @@ MIDDLE, FACTOR = 16.0, 4.0
 """First strength that is tried, and the ratio of neighbouring ones; half of it in the end."""
 STEPS = 6
 """Most steps from the first strength to either side."""
-SPARED = 0.01
+SPARED = 0.005
 """Share of the gain over voxelwise that is given up for less smoothing: prediction is of all
 voxels, and the few that smoothing harms most hardly show in it."""
 
@@ -121,7 +121,8 @@ def choose_strength(
         return errors[strength]
 
     error(0.0)
-    best = _mildest(error, _descend(error))
+    # Few voxels hide no rare ones.
+    best = _mildest(error, _descend(error), SPARED * min(1.0, len(chosen) / ENOUGH))
     tried = sorted(errors)
     scaled = tuple(t * unit if 0 < t < np.inf else t for t in tried)
     return Choice(
@@ -144,15 +145,15 @@ def _descend(error: Callable[[float], float]) -> float:
     return float(min(around, key=error))
 
 
-def _mildest(error: Callable[[float], float], best: float) -> float:
-    """The least strength that predicts almost as well as the best; 0 if that is no better."""
+def _mildest(error: Callable[[float], float], best: float, spared: float) -> float:
+    """The least strength that gives up no more than that share of the gain; 0 if there is none."""
     strongest = MIDDLE * FACTOR**STEPS
     least = error(best)
     if best > 0.99 * strongest:
         least = min(least, error(np.inf))
     if least >= error(0.0):
         return 0.0
-    limit = least + SPARED * (error(0.0) - least)
+    limit = least + spared * (error(0.0) - least)
     if error(best) > limit:
         return np.inf
     while best > MIDDLE / FACTOR**STEPS and error(best / FACTOR**0.5) <= limit:

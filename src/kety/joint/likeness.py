@@ -1,10 +1,11 @@
 """kety's own similarity: voxels near in space whose curves agree within their noise.
 
 Curves are compared where their models live: in the few directions that the fitted curves span, in
-units of the noise. A first pass joins close neighbours that agree, and averages their curves; a
-second pass compares the averages, whose noise is less, within a wider window. Borders and small
-lesions then stand out by several times the noise, and none is smoothed away for being near
-(the idea of propagation and separation: Polzehl and Spokoiny, J R Stat Soc B 62:335, 2000).
+units of the noise. Close neighbours that agree are joined and their curves averaged, again and
+again, since the averages of the last pass have less noise to compare; in the end a wider window is
+joined. Borders and small lesions then stand out by several times the noise, and none is smoothed
+away for being near (the idea of propagation and separation: Polzehl and Spokoiny, J R Stat Soc B
+62:335, 2000).
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ UNSEEN = 0.99
 """Share of the voxels whose curves the subspace holds to within the noise of one frame."""
 NEAR = 1.5
 """Radius of the first pass, in voxels."""
-LEVEL = 0.8
-PASSES = 3
-"""Share of the pairs of equal voxels whose curves differ by less than half the threshold."""
+FEW = 512
+"""Voxels up to which every one may be a neighbour of every other."""
+LEVEL, LEVEL_OF_FEW = 0.975, 0.995
+"""Share of the pairs of equal voxels whose curves differ by less than the threshold. Of few voxels,
+one that seems to belong to none is likelier noise than a lesion."""
+PASSES = 7
+"""Most passes; fewer where the graph no longer changes."""
 BLOCK = 1 << 16
 GROUP, ROUNDS, CHANCE = 512, 2, 24
 """Voxels that meet at random, how often, and most neighbours that each takes of them."""
@@ -106,10 +111,14 @@ def alike(
     """
     from scipy.stats import chi2
 
-    threshold = 2.0 * float(chi2.ppf(LEVEL, features.shape[1]))
+    threshold = float(chi2.ppf(LEVEL_OF_FEW if len(features) <= FEW else LEVEL, features.shape[1]))
     guide, spread = features, variance
+    before: Graph | None = None
     for _ in range(PASSES - 1):
         graph = first(guide, spread, threshold)
+        if before is not None and np.array_equal(graph.weights, before.weights):
+            break
+        before = graph
         guide, spread = graph.average(features, threads), averaged(graph, variance)
     return last(guide, spread, threshold)
 
@@ -155,7 +164,7 @@ def join_anywhere(seed: int = 0) -> Join:
                 square = (f * f).sum(axis=1)
                 distance = np.maximum(square[:, None] + square - 2.0 * f @ f.T, 0.0)
                 limit = threshold * (variance[group][:, None] + variance[group])
-                weight = 1.0 - distance / limit
+                weight = np.minimum(1.0, 2.0 - 2.0 * distance / limit)
                 np.fill_diagonal(weight, 0.0)
                 close = weight > 0
                 # The first so many in an order that the noise knows nothing of.

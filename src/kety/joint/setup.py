@@ -14,6 +14,7 @@ from kety.fitting.engine import Solve, power_of_two
 from kety.joint import neighbours
 from kety.joint.graph import Graph, Places, graph_of, window_offsets
 from kety.joint.likeness import (
+    FEW,
     NEAR,
     Join,
     alike,
@@ -186,16 +187,18 @@ def make_graph(
 def _joins(
     joint: Joint, where: Places | None, offsets: NDArray[np.int32] | None, threads: int
 ) -> tuple[Join, Join]:
-    if where is None or offsets is None:
-        anywhere = join_anywhere(joint.seed)
+    anywhere = join_anywhere(joint.seed)
+    if where is None:
         return anywhere, anywhere
-    near = window_offsets(where.grid.shape, NEAR, joint.spacing)
-    return join_in_window(where, near, threads), join_in_window(where, offsets, threads)
+    near = join_in_window(where, window_offsets(where.grid.shape, NEAR, joint.spacing), threads)
+    return near, anywhere if offsets is None else join_in_window(where, offsets, threads)
 
 
 def _offsets(joint: Joint, where: Places) -> NDArray[np.int32] | None:
     """Steps to the voxels of the window; None where it is everywhere."""
     radius = joint.radius
+    if radius is None and len(where.indices) <= FEW:
+        return None
     if radius is None:
         radius = FLAT_RADIUS if min(where.grid.shape) == 1 else DEEP_RADIUS
     if np.isinf(radius):
