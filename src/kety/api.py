@@ -132,7 +132,8 @@ def fit(
     -----
     Standard errors are those of nonlinear least squares, ``s^2 (J'J)^-1`` with
     ``s^2 = cost / (T - free parameters)``. A parameter at its bound has none (NaN). Those of a
-    joint estimate are its own: they know the noise, not the bias, for which see ``moved``.
+    joint estimate are its own: those of the posterior, which allow for noise and, on the average
+    over voxels, for the bias of smoothing; ``moved`` shows where there is more of it.
     """
     _check_choice("device", device, ("cpu",))
     together = get_joint(joint)

@@ -1,13 +1,15 @@
 """Standard errors of a joint estimate, and how much each voxel leans on the others.
 
-To first order a joint estimate is linear in the data: its covariance is A^-1 B A^-1, with A the
-Hessian of the energy and B the covariance of its gradient. It knows the noise alone; what the
-penalty pulls a voxel away from its own data is bias, shown by other maps.
+They are those of the smoothing literature: the penalty is read as what is known beforehand of the
+differences between neighbours, and the covariance is that of the posterior, the inverse of the
+energy's Hessian A (Wahba, J R Stat Soc B 45:133, 1983; Nychka, J Am Stat Assoc 83:1134, 1988).
+They allow for the bias of smoothing as well as for noise, on the average over voxels. The noise
+alone, A^-1 B A^-1 with B the covariance of the energy's gradient, would claim far too much where
+tissue is not uniform.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +19,10 @@ from kety.joint.normals import DIAGONAL, Doubles, Normals, pack, unpack
 from kety.joint.solve import Penalty, bits, graph_system
 
 if TYPE_CHECKING:
-    from kety._native import GraphSystem
     from kety.joint.setup import Setup
 
 DRAWS = 4
-"""Right-hand sides of four draws each, from which sums over the graph are estimated."""
+"""Right-hand sides of four draws each, from which each voxel's share is estimated."""
 VECTOR_DRAWS = 32
 EXACT = 600
 """Most voxels whose covariance is computed without draws where parameters are not scaled."""
@@ -29,20 +30,12 @@ WEAK_PIVOT = 1e-10
 UNIT = pack(np.eye(4))
 
 
-@dataclass(frozen=True, eq=False)
-class Sharing:
-    """``variance`` (V,): of a joint estimate relative to the voxelwise one; ``own`` (V,): share of
-    a voxel's estimate that its own data decide. 1 for voxels without neighbours."""
+def own_share(setup: Setup, strength: float, seed: int = 0) -> Doubles:
+    """Share (V,) of each voxel's estimate that its own data decide, for a scaled penalty.
 
-    variance: Doubles
-    own: Doubles
-
-
-def sharing(setup: Setup, strength: float, seed: int = 0) -> Sharing:
-    """How a scaled penalty shares the data of voxels, by random draws.
-
-    In the metric of the data, voxel i's estimate is the mean sum_j g_ij of all, g = (1 + L)^-1 with
-    L the graph's Laplacian times the strength. Its variance is sum_j g_ij^2 of the voxelwise one.
+    In the metric of the data the estimate is a mean over voxels with weights g = (1 + L)^-1, L the
+    graph's Laplacian times the strength. The share is g_ii; it is also the variance of the
+    posterior relative to that of the voxelwise estimate. From random draws; 1 for voxels alone.
     """
     graph, count = setup.graph, len(setup.voxels)
     metric = np.tile(UNIT, (count, 1))
@@ -50,26 +43,25 @@ def sharing(setup: Setup, strength: float, seed: int = 0) -> Sharing:
     system = graph_system(penalty, setup.voxels.problem.threads)
     system.blocks(metric, np.zeros(count), np.full(count, 15, dtype=np.uint8))
     rng = np.random.default_rng(seed)
-    variance, own, x = np.zeros(count), np.zeros(count), np.empty((count, 4))
+    own, x = np.zeros(count), np.empty((count, 4))
     for _ in range(DRAWS):
         x[:] = 0.0
         z = np.where(rng.integers(0, 2, (count, 4)) > 0, 1.0, -1.0)
         system.solve(z, x, 1e-3, 1000)
-        variance += np.einsum("vi,vi->v", x, x)
         own += np.einsum("vi,vi->v", x, z)
-    both = np.stack([variance, own], axis=1) / (4 * DRAWS)
     # Neighbours share alike, so their draws count for each other.
-    smooth = graph.average(both, setup.voxels.problem.threads).astype(np.float64)
-    return Sharing(smooth[:, 0], np.clip(smooth[:, 1], 0.0, 1.0))
+    mean = graph.average(own[:, None] / (4 * DRAWS), setup.voxels.problem.threads)
+    # No voxel's share is below that of one among all that it is connected with.
+    return np.clip(mean[:, 0].astype(np.float64), 1.0 / count, 1.0)
 
 
 def shared_covariance(
-    setup: Setup, normals: Normals, held: NDArray[np.bool_], variance: Doubles
+    setup: Setup, normals: Normals, held: NDArray[np.bool_], own: Doubles
 ) -> tuple[Doubles, NDArray[np.uint8]]:
     """Packed covariances (V, 10) of a scaled joint estimate, and undetermined parameters as bits.
 
-    The inverse of the information that a voxel and its neighbours hold on average, times its share
-    of the variance. Rows of parameters ``held`` (V, 4) at a bound, or undetermined, are NaN.
+    The inverse of the information that a voxel and its neighbours hold on average, times the
+    voxel's own share. Rows of parameters ``held`` (V, 4) at a bound, or undetermined, are NaN.
     """
     information = normals.hessian * setup.precision[:, None]
     scale = np.maximum(information[:, DIAGONAL].max(axis=0), 1e-300)
@@ -77,7 +69,7 @@ def shared_covariance(
     unit = np.sqrt(scale)[i] * np.sqrt(scale)[j]  # single precision holds ratios
     mean = setup.graph.average(information / unit, setup.voxels.problem.threads)
     packed, lost = invert(np.asarray(mean * unit, dtype=np.float64), held)
-    return packed * variance[:, None], lost
+    return packed * own[:, None], lost
 
 
 def invert(information: Doubles, held: NDArray[np.bool_]) -> tuple[Doubles, NDArray[np.uint8]]:
@@ -111,26 +103,25 @@ def full_covariance(
 ) -> tuple[Doubles, Doubles]:
     """Packed covariances (V, 10) of any joint estimate, and each voxel's own share (V,).
 
-    Exact up to `EXACT` voxels, else from `VECTOR_DRAWS` draws of the noise.
+    Exact up to `EXACT` voxels, else from `VECTOR_DRAWS` draws of the posterior, for a metric of 1.
     """
-    count = len(setup.voxels)
     penalty = setup.penalty(strength)
     block = normals.hessian * setup.precision[:, None]
-    spread = block * (setup.precision * setup.noise)[:, None]
-    system = graph_system(penalty, setup.voxels.problem.threads)
     free = ~held & (block[:, DIAGONAL] > 0)
-    system.blocks(block, np.zeros(count), bits(free))
-    if count <= EXACT:
-        covariance, own = _exact(penalty, block, spread, free)
+    # The energy is in units of the noise where precision is 1 / noise; elsewhere this brings it.
+    unit = setup.precision * setup.noise
+    if len(setup.voxels) <= EXACT:
+        covariance = _exact(penalty, block, free)
     else:
-        covariance, own = _drawn(system, spread, block, free, seed)
+        covariance = _drawn(setup, penalty, block, free, seed)
+    own = np.einsum("vab,vba->v", covariance, unpack(block)) / np.maximum(free.sum(axis=1), 1)
+    covariance *= unit[:, None, None]
     covariance[~free[:, :, None] | ~free[:, None, :]] = np.nan
-    return pack(covariance), own
+    return pack(covariance), np.clip(own, 0.0, 1.0)
 
 
-def _exact(
-    penalty: Penalty, block: Doubles, spread: Doubles, free: NDArray[np.bool_]
-) -> tuple[Doubles, Doubles]:
+def _exact(penalty: Penalty, block: Doubles, free: NDArray[np.bool_]) -> Doubles:
+    """Diagonal blocks (V, 4, 4) of A^-1 over the free parameters."""
     count = len(block)
     w = penalty.graph.matrix().toarray().astype(np.float64) * penalty.strength
     q = unpack(penalty.metric)
@@ -142,30 +133,31 @@ def _exact(
     inverse = np.zeros_like(a)
     inverse[np.ix_(chosen, chosen)] = np.linalg.inv(a[np.ix_(chosen, chosen)])
     rows = inverse.reshape(count, 4, count, 4)
-    weighted = np.einsum("iajb,jbc->iajc", rows, unpack(spread))
-    covariance = np.einsum("iajc,idjc->iad", weighted, rows)
-    diagonal = rows[range(count), :, range(count), :]
-    own = np.einsum("vab,vba->v", diagonal, unpack(block)) / np.maximum(free.sum(axis=1), 1)
-    return covariance, own
+    return np.asarray(rows[range(count), :, range(count), :])
 
 
 def _drawn(
-    system: GraphSystem, spread: Doubles, block: Doubles, free: NDArray[np.bool_], seed: int
-) -> tuple[Doubles, Doubles]:
-    count = len(block)
+    setup: Setup, penalty: Penalty, block: Doubles, free: NDArray[np.bool_], seed: int
+) -> Doubles:
+    """The same from draws: A x = noise of the data and of every edge, of covariance A."""
+    count, graph = len(block), penalty.graph
+    system = graph_system(penalty, setup.voxels.problem.threads)
+    system.blocks(block, np.zeros(count), bits(free))
     rng = np.random.default_rng(seed)
-    values, vectors = np.linalg.eigh(unpack(spread))
+    values, vectors = np.linalg.eigh(unpack(block))
     root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-    covariance, own, x = np.zeros((count, 4, 4)), np.zeros(count), np.empty((count, 4))
+    rows = np.repeat(np.arange(count), graph.neighbours)
+    once = rows < graph.columns
+    ends = rows[once], graph.columns[once]
+    size = np.sqrt(penalty.strength * graph.weights[once].astype(np.float64))[:, None]
+    covariance, x = np.zeros((count, 4, 4)), np.empty((count, 4))
     for _ in range(VECTOR_DRAWS):
         noise = np.einsum("vab,vb->va", root, rng.standard_normal((count, 4)))
+        along = size * rng.standard_normal((len(size), 4))
+        for c in range(4):
+            noise[:, c] += np.bincount(ends[0], along[:, c], count)
+            noise[:, c] -= np.bincount(ends[1], along[:, c], count)
         x[:] = 0.0
-        system.solve(np.ascontiguousarray(noise), x, 1e-3, 1000)
+        system.solve(noise, x, 1e-3, 1000)
         covariance += x[:, :, None] * x[:, None, :]
-        # E[noise' x] = trace of the voxel's own block of A^-1 times B.
-        own += np.einsum("va,va->v", noise, x)
-    own /= VECTOR_DRAWS * np.maximum(free.sum(axis=1), 1)
-    # B is a multiple of the voxel's own block, so one diagonal element tells the factor.
-    size, other = block[:, DIAGONAL].max(axis=1), spread[:, DIAGONAL].max(axis=1)
-    own *= size / np.where(other > 0, other, 1.0)
-    return covariance / VECTOR_DRAWS, np.clip(own, 0.0, 1.0)
+    return covariance / VECTOR_DRAWS

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kety.fitting.engine import KernelFit
 from kety.fitting.status import FITTED, Status
-from kety.joint.errors import full_covariance, invert, shared_covariance, sharing
+from kety.joint.errors import full_covariance, invert, own_share, shared_covariance
 from kety.joint.graph import Places, places
 from kety.joint.hyper import Choice, choose_strength, flat_of
 from kety.joint.normals import Doubles
@@ -34,8 +34,8 @@ class JointFit:
 
     ``fit``: as of single voxels. ``moved`` (V,): root mean square distance from the voxelwise
     estimate over the parameters, in standard errors of that one, as the voxel's own sum of squares
-    shows it; about 1 where the joint estimate is right. ``pooled`` (V,): for how many voxels of
-    data the estimate stands, the ratio of variances. ``beyond`` (V,): the fit is worse than noise
+    shows it; about 1 where the joint estimate is right. ``pooled`` (V,): how many times the
+    voxelwise variance exceeds the joint one. ``beyond`` (V,): the fit is worse than noise
     explains. ``strength``: of the penalty, in the unit of `Joint.strength`; ``choice``: how it was
     found, None where it was given. ``effective``: number of parameters that the data of all voxels
     decide, of ``free`` in all.
@@ -135,20 +135,18 @@ def _result(
     fixed = np.broadcast_to(hi <= lo, p.shape)
     at_bound = ((p <= lo) | (p >= hi)) & ~fixed
     free_count = problem.free_count
-    own, variance = np.ones(len(rows)), np.ones(len(rows))
+    own = np.ones(len(rows))
     covariance = np.zeros((len(rows), 10))
     lost = np.zeros(len(rows), np.uint8)
     if linked.any():
         held = fixed | at_bound
         if np.isinf(strength):
-            own, variance, covariance, lost = _pooled_errors(setup, found, held)
+            own, covariance, lost = _pooled_errors(setup, found, held)
         elif joint.scaled:
-            share = sharing(setup, strength, joint.seed)
-            own, variance = share.own, share.variance
-            covariance, lost = shared_covariance(setup, found.normals, held, variance)
+            own = own_share(setup, strength, joint.seed)
+            covariance, lost = shared_covariance(setup, found.normals, held, own)
         else:
             covariance, own = full_covariance(setup, found.normals, strength, held, joint.seed)
-            variance = own
     before = setup.voxels.normals(setup.voxelwise).cost
     excess = np.maximum(found.normals.cost - before, 0.0) / setup.noise
     excess[~linked] = 0.0
@@ -163,8 +161,7 @@ def _result(
 
     status = np.where(at_bound.any(axis=1), Status.AT_BOUND, Status.CONVERGED)
     status[lost > 0] = Status.NOT_IDENTIFIABLE
-    if not found.converged:
-        status[:] = Status.ITERATION_LIMIT
+    status[found.lost] = Status.ITERATION_LIMIT
     spread = single.cost[rows] / np.maximum(1.0 - single.r2[rows], np.finfo(dtype).tiny)
     baseline = None
     if single.baseline is not None and found.normals.baseline is not None:
@@ -187,20 +184,20 @@ def _result(
         out[rows] = values
         return out
 
+    own = np.where(linked, own, 1.0)
     flags = np.zeros(count, bool)
     flags[rows] = beyond
-    own = np.where(linked, own, 1.0)
     return JointFit(
         fit,
         placed(moved),
-        placed(1.0 / np.maximum(np.where(linked, variance, 1.0), 1e-9)),
+        placed(1.0 / np.maximum(own, 1e-9)),
         flags,
         strength,
         choice,
         float(own.sum() * free_count),
         int(len(rows) * free_count),
         float(setup.graph.neighbours.mean()),
-        int((~linked).sum()),
+        int((setup.graph.neighbours == 0).sum()),
         found.steps,
         found.linear_steps,
         found.converged,
@@ -209,12 +206,12 @@ def _result(
 
 def _pooled_errors(
     setup: Setup, found: Solution, held: NDArray[np.bool_]
-) -> tuple[Doubles, Doubles, Doubles, NDArray[np.uint8]]:
-    """Own share, share of the variance, covariance and undetermined parameters of pooled voxels."""
+) -> tuple[Doubles, Doubles, NDArray[np.uint8]]:
+    """Own share, covariance and undetermined parameters of pooled voxels."""
     label = setup.graph.components()
     size = np.bincount(label)[label].astype(np.float64)
     information = found.normals.hessian * setup.precision[:, None]
     total = np.zeros((int(label.max()) + 1, 10))
     np.add.at(total, label, information)
     covariance, lost = invert(total[label], held)
-    return 1.0 / size, 1.0 / size, covariance, lost
+    return 1.0 / size, covariance, lost

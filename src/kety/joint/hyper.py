@@ -28,6 +28,8 @@ ENOUGH = 8192
 TILE, DEEP_TILE = 32, 16
 MIDDLE, FACTOR = 16.0, 4.0
 """First strength that is tried, and the ratio of neighbouring ones; half of it in the end."""
+FAR = 3.0
+"""Error in standard deviations from which on it counts linearly, no longer squared."""
 STEPS = 6
 """Most steps from the first strength to either side."""
 SPARED = 0.005
@@ -39,8 +41,9 @@ voxels, and the few that smoothing harms most hardly show in it."""
 class Choice:
     """The strength chosen, and the left-out error of every one tried.
 
-    ``errors``: mean squared error of left-out frames in units of the noise variance, as the
-    voxelwise fit of the remaining frames leaves it; ``strengths`` ascending, 0 first.
+    ``errors``: mean squared error of left-out frames in units of each voxel's noise variance, as
+    the voxelwise fit of the remaining frames leaves it, errors above `FAR` standard deviations
+    counted linearly; ``strengths`` ascending, 0 first.
     """
 
     strength: float
@@ -69,7 +72,7 @@ class _Fold:
     latest: Doubles | None = None
 
     def error(self, strength: float) -> tuple[float, int]:
-        """Sum of squared errors at the left-out frames in units of the noise, and their number."""
+        """Sum of the left-out frames' squared errors in units of the noise, and their number."""
         setup = self.setup
         problem = setup.voxels.problem
         found = at_strength(setup, strength, self.latest, QUICK)
@@ -80,8 +83,10 @@ class _Fold:
         )
         if found.normals.baseline is not None:
             predicted += found.normals.baseline[:, None]
-        square = ((predicted - self.measured) ** 2).sum(axis=1) / setup.noise
-        return float(square.sum()), predicted.size
+        # Single frames that nothing predicts, as where the patient moved, must not decide.
+        size = np.abs(predicted - self.measured) / np.sqrt(setup.own_noise)[:, None]
+        score = np.where(size < FAR, size * size, FAR * (2.0 * size - FAR))
+        return float(score.sum()), predicted.size
 
 
 def choose_strength(
@@ -122,7 +127,8 @@ def choose_strength(
 
     error(0.0)
     # Few voxels hide no rare ones.
-    best = _mildest(error, _descend(error), SPARED * min(1.0, len(chosen) / ENOUGH))
+    spared = SPARED * min(1.0, len(chosen) / ENOUGH)
+    best = _mildest(error, _descend(error, 0.2 * spared), spared)
     tried = sorted(errors)
     scaled = tuple(t * unit if 0 < t < np.inf else t for t in tried)
     return Choice(
@@ -133,14 +139,20 @@ def choose_strength(
     )
 
 
-def _descend(error: Callable[[float], float]) -> float:
-    """The strength of least error on a grid: downhill from the middle, then at half the step."""
+def _descend(error: Callable[[float], float], worth: float) -> float:
+    """The strength of least error on a grid: downhill from the middle, then at half the step.
+
+    A step has to be ``worth`` that share of the gain so far, or it is the last.
+    """
     best = MIDDLE
     for step in (FACTOR, 1.0 / FACTOR):
         for _ in range(STEPS):
-            if error(best * step) > error(best) or best * step > MIDDLE * FACTOR**STEPS:
+            fall = error(best) - error(best * step)
+            if fall < 0.0 or best * step > MIDDLE * FACTOR**STEPS:
                 break
             best *= step
+            if fall < worth * (error(0.0) - error(best)):
+                break
     around = (best, best * FACTOR**0.5, best / FACTOR**0.5)
     return float(min(around, key=error))
 

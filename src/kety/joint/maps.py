@@ -17,7 +17,7 @@ COMPARED = ("cost", "status")
 WORDS = {
     "moved": "distance from the voxelwise estimate in its standard errors, root mean square over "
     "the parameters",
-    "pooled": "number of voxels whose data the estimate stands for",
+    "pooled": "voxelwise variance over that of the joint estimate: voxels that it stands for",
 }
 
 

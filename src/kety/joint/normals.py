@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class Voxels:
 
     def __len__(self) -> int:
         return len(self.curves)
+
+    def subset(self, rows: NDArray[np.intp]) -> Voxels:
+        """Some of the voxels."""
+        return replace(self, curves=self.curves[rows])
 
     @property
     def weight_sum(self) -> float:
@@ -114,3 +118,18 @@ def pack(full: Doubles) -> Doubles:
     """Packed lower triangles (..., 10) of symmetric matrices (..., 4, 4)."""
     i, j = np.tril_indices(4)
     return np.ascontiguousarray(full[..., i, j])
+
+
+def rows_of(normals: Normals, rows: NDArray[Any]) -> Normals:
+    """The normal equations of some of the voxels."""
+    every = {f.name: getattr(normals, f.name) for f in fields(Normals)}
+    some: dict[str, Any] = {n: None if v is None else v[rows] for n, v in every.items()}
+    return Normals(**some)
+
+
+def put(normals: Normals, rows: NDArray[np.intp], part: Normals) -> None:
+    """Put the normal equations of some voxels in their places."""
+    for f in fields(Normals):
+        target, source = getattr(normals, f.name), getattr(part, f.name)
+        if target is not None:
+            target[rows] = source

@@ -32,8 +32,8 @@ class Joint:
     radius : float, optional
         Of the window in which ``"graph"`` and sparse similarities look for neighbours, in voxels
         of the finest spacing; along a coarser axis at least one. Default: 3 in two dimensions, 2
-        in three. Infinity: everywhere. In one dimension the order of voxels says nothing, and the
-        default is everywhere.
+        in three; everywhere among up to 512 voxels, and in one dimension, where the order of voxels
+        says nothing. Infinity: everywhere.
     neighbours : int, optional
         Of ``"temporal"`` and ``"spatial"``: how many nearest neighbours are kept, with weights of
         1, as the paper suggests for larger images. Default: all with their Gaussian weights up to

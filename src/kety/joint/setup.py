@@ -45,7 +45,7 @@ class Setup:
     of it and its neighbours, kernel units. ``precision`` (V,): weight of its sum of squares.
     ``metric`` (V, 10): Q. ``unit``: what a strength of 1 multiplies the weights by. ``solver``
     solves curves one by one. ``noise`` (V,): variance of a frame of weight 1, averaged among
-    neighbours.
+    neighbours; ``own_noise`` (V,): of the voxel itself.
     """
 
     voxels: Voxels
@@ -54,6 +54,7 @@ class Setup:
     metric: Doubles
     precision: Doubles
     noise: Doubles
+    own_noise: Doubles
     unit: float
     voxelwise: Doubles
     guide: Doubles
@@ -133,6 +134,7 @@ def make_setup(
         metric,
         precision,
         noise,
+        variance,
         unit,
         voxelwise,
         guide,
@@ -174,7 +176,6 @@ def make_graph(
             )
         if kept is None and count <= DENSE:
             return neighbours.dense_spatial(_coordinates(joint, where))
-        assert offsets is not None or joint.radius == np.inf
         if offsets is None:
             return neighbours.nearest(_coordinates(joint, where), kept or KEPT)
         return neighbours.nearest_in_window(where, offsets, None, kept or KEPT)

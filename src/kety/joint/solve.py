@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.joint.normals import DIAGONAL, Normals, Voxels
+from kety.joint.normals import DIAGONAL, Normals, Voxels, put, rows_of
 
 if TYPE_CHECKING:
     from kety._native import GraphSystem
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 Doubles = NDArray[np.float64]
 STRONG = 100.0
 """Strength times mean degree from which a multigrid preconditions: below, blocks are faster."""
-BOUND_ROUNDS = 4
 MISFIT = 0.5
 """Of a voxel's own predicted change, how far the true one may exceed it."""
 SMALL_MISFIT = 0.02
 """Excess in units of the noise that is never too large."""
-HALVINGS = 12
+ATTEMPTS = 12
+SHORTER = 0.3
+"""Of a step, for voxels that a whole one takes too far."""
 FEW = 1e-3
 """Share of voxels that may still be on their way when the others have arrived."""
 SINGLE_REACH = 1e-5
@@ -60,7 +61,8 @@ class Tolerances:
 
     ``fall``: a step's fall of the energy for each voxel; ``relative``: or relative to the energy;
     ``steps``: most Gauss-Newton steps; ``linear``: residual of each linear system, relative;
-    ``linear_steps``: most conjugate-gradient steps.
+    ``linear_steps``: most conjugate-gradient steps; ``rounds``: how often a step is solved for
+    again with those that it would carry over a bound held there.
     """
 
     fall: float = 1e-3
@@ -68,21 +70,28 @@ class Tolerances:
     steps: int = 30
     linear: float = 1e-2
     linear_steps: int = 500
+    rounds: int = 2
 
 
-TIGHT = Tolerances(fall=0.0, relative=1e-13, steps=200, linear=1e-8, linear_steps=5000)
+TIGHT = Tolerances(fall=0.0, relative=1e-13, steps=200, linear=1e-8, linear_steps=5000, rounds=4)
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
     """``parameters`` (V, 4) in kernel units with their ``normals``; ``energies`` after each step,
-    never rising; ``steps`` of Gauss-Newton and ``linear_steps`` of conjugate gradients in all."""
+    never rising; ``steps`` of Gauss-Newton and ``linear_steps`` of conjugate gradients in all;
+    ``lost`` (V,): voxels that were still on their way when the steps ran out."""
 
     parameters: Doubles
     normals: Normals
     energies: tuple[float, ...]
     linear_steps: int
-    converged: bool
+    lost: NDArray[np.bool_]
+
+    @property
+    def converged(self) -> bool:
+        """Whether all voxels arrived."""
+        return not bool(self.lost.any())
 
     @property
     def steps(self) -> int:
@@ -124,10 +133,11 @@ def solve(
     energies = [energy]
     damping = np.full(len(voxels), FIRST_DAMPING)
     linear_steps, converged = 0, False
+    bad = np.zeros(len(voxels), dtype=bool)
     while not converged and len(energies) <= stop.steps:
         step, spent = _step(system, now, force, p, box, damping, stop)
         linear_steps += spent
-        trial = _descend(system, voxels, precision, box, now, p, step, energy)
+        trial = _descend(system, voxels, precision, box, now, force, p, step, energy)
         bad = trial.bad
         damping = np.where(bad, np.maximum(8.0 * damping, 1e-2), np.maximum(0.3 * damping, 1e-7))
         fall = energy - trial.energy
@@ -137,7 +147,11 @@ def solve(
         converged = settled and fall <= stop.fall * len(voxels) + stop.relative * energy
         if fall <= 0.0 and (not bad.any() or damping.max() > MOST_DAMPING):
             break
-    return Solution(p, weighted(now, 1.0 / precision), tuple(energies), linear_steps, converged)
+    lost = np.zeros(len(voxels), bool) if converged else bad
+    if not converged and not lost.any():
+        lost[:] = True
+    normals = weighted(now, 1.0 / precision)
+    return Solution(p, normals, tuple(energies), linear_steps, lost)
 
 
 def _begin(
@@ -215,7 +229,7 @@ def _step(
     step, fixed = np.zeros_like(p), np.zeros_like(p)
     inside = np.zeros_like(p)
     spent = 0
-    for _ in range(BOUND_ROUNDS):
+    for _ in range(stop.rounds):
         rest = -slope
         rows = np.flatnonzero(fixed.any(axis=1))
         if len(rows):
@@ -253,40 +267,59 @@ def _descend(
     precision: Doubles,
     bounds: Bounds,
     now: Normals,
+    force: Doubles,
     p: Doubles,
     step: Doubles,
     energy: float,
 ) -> _Trial:
-    """The point that the step leads to, halved until the energy falls.
+    """The point that the step leads to, shortened until the energy falls.
 
-    A voxel whose own sum of squares does not follow its quadratic model stays where it is, so that
-    one voxel does not shorten the step of a million.
+    A voxel whose own sum of squares does not follow its quadratic model goes a shorter way, or
+    stays where it is, so that one voxel does not shorten the step of a million.
     """
+    move = bounds.clip(p + step) - p
+    hurt = np.zeros(len(voxels), dtype=bool)
+    for attempt in range(ATTEMPTS):
+        after = voxels.normals(p + move, precision)
+        bad = _misfits(voxels, now, after, move)
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            some, before = voxels.subset(rows), rows_of(now, rows)
+            shorter = SHORTER * move[rows]
+            between = some.normals(p[rows] + shorter, precision[rows])
+            still = _misfits(some, before, between, shorter)
+            shorter[still] = 0.0
+            put(between, np.flatnonzero(still), rows_of(before, still))
+            move[rows] = shorter
+            put(after, rows, between)
+            bad[rows] = still
+        there = bounds.clip(p + move)
+        new_force = pull(system, there)
+        found = float(after.cost.sum() + _inner(there, new_force))
+        if found < energy:
+            return _Trial(there, after, new_force, found, bad | hurt)
+        # Each voxel's part of the rise: those that lose go less far, then all do.
+        part = after.cost - now.cost + np.einsum("vi,vi->v", move, force + new_force)
+        losers = part > 0.0
+        if attempt < ATTEMPTS // 2 and losers.any():
+            move[losers] *= SHORTER
+            hurt |= losers
+        else:
+            move *= 0.5
+    return _Trial(p, now, force, energy, bad | hurt)
+
+
+def _misfits(voxels: Voxels, now: Normals, after: Normals, move: Doubles) -> NDArray[np.bool_]:
+    """Voxels (V,) whose sum of squares exceeds what its quadratic model says of the move."""
     from kety import _native
 
-    share = 1.0
-    for _ in range(HALVINGS):
-        there = bounds.clip(p + share * step)
-        move = there - p
-        after = voxels.normals(there, precision)
-        expected = np.empty(len(voxels))
-        _native.quadratic(now.gradient, now.hessian, move, expected, voxels.problem.threads)
-        excess = after.cost - now.cost - expected
-        bad = ~(excess <= MISFIT * np.abs(expected) + SMALL_MISFIT)
-        if bad.any():
-            there[bad] = p[bad]
-            _keep(bad, now, after)
-        force = pull(system, there)
-        found = float(after.cost.sum() + _inner(there, force))
-        if found < energy:
-            return _Trial(there, after, force, found, bad)
-        share *= 0.5
-    return _Trial(p, now, pull(system, p), energy, bad)
-
-
-def _keep(where: NDArray[np.bool_], old: Normals, new: Normals) -> None:
-    """Put the old normal equations of some voxels in the place of their new ones."""
-    for name in ("cost", "unweighted", "gradient", "hessian", "baseline"):
-        target, source = getattr(new, name), getattr(old, name)
-        if target is not None:
-            target[where] = source[where]
+    expected = np.empty(len(voxels))
+    _native.quadratic(
+        now.gradient,
+        now.hessian,
+        np.ascontiguousarray(move),
+        expected,
+        voxels.problem.threads,
+    )
+    excess = after.cost - now.cost - expected
+    return np.asarray(~(excess <= MISFIT * np.abs(expected) + SMALL_MISFIT))

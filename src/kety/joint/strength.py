@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Doubles = NDArray[np.float64]
 QUICK, SINGLE = Tolerances(fall=1e-2, linear=3e-2, steps=8), Tolerances()
-DOUBLE = Tolerances(fall=1e-7, linear=1e-4, steps=60)
+DOUBLE = Tolerances(fall=1e-7, linear=1e-4, steps=60, rounds=4)
 """Stops for trials, and for curves in single and in double precision."""
 
 
@@ -27,8 +27,8 @@ def at_strength(
 ) -> Solution:
     """The joint estimate at a strength, in the unit of `Joint.strength`.
 
-    ``start`` (V, 4), kernel units: where to begin; the better of the voxelwise and the guide's
-    parameters where left out.
+    It begins at the voxelwise parameters or, where their energy is less, at ``start`` (V, 4),
+    kernel units, by default the guide's.
     """
     if strength == 0.0 or not len(setup.graph.columns):
         return _fixed(setup, setup.voxelwise)
@@ -37,7 +37,7 @@ def at_strength(
     penalty = setup.penalty(strength)
     if tolerances is None:
         tolerances = SINGLE if setup.voxels.problem.dtype == np.float32 else DOUBLE
-    starts = [setup.guide, setup.voxelwise] if start is None else [start]
+    starts = [setup.guide if start is None else start, setup.voxelwise]
     return solve(
         setup.voxels,
         penalty,
@@ -51,7 +51,7 @@ def at_strength(
 def _fixed(setup: Setup, parameters: Doubles) -> Solution:
     normals: Normals = setup.voxels.normals(parameters)
     energy = float((normals.cost * setup.precision).sum())
-    return Solution(parameters, normals, (energy,), 0, True)
+    return Solution(parameters, normals, (energy,), 0, np.zeros(len(parameters), bool))
 
 
 def pooled(setup: Setup) -> Doubles:
