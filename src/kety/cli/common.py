@@ -32,6 +32,13 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("choose another optimizer, e.g. 'nelder_mead'", "--optimizer nelder-mead"),
     ("is of an optimizer; name one", "--optimizer"),
     ("needs a processing rate", "--rate"),
+    ("joint estimation is by the default solver", "no --optimizer, --discretization or --rate"),
+    ("joint estimation fits the delay", "--delay free, off or S"),
+    ("give the strength as a number", "--strength 4"),
+    ("fitted when frames are left out; give the strength", "--strength 4"),
+    ("radius must be at least 1 voxel", "--joint-radius"),
+    ("neighbours must be a whole number", "--joint-neighbours"),
+    ("neighbours are counted for the similarities", "no --joint-neighbours"),
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -210,6 +217,8 @@ def say_maps(maps: Any) -> None:
     """Say what became of the voxels, and typical values of every parameter."""
     import numpy as np
 
+    from kety.joint.maps import VOXELWISE
+
     counts: Mapping[str, int] = maps.attrs["status_counts"]
     inside = sum(number for name, number in counts.items() if name != "outside")
     shares = [
@@ -220,6 +229,8 @@ def say_maps(maps: Any) -> None:
     say("status", ", ".join(shares) or "no voxel in the mask")
     names = [str(name) for name in maps.data_vars if f"{name}_se" in maps.data_vars]
     for name in names:
+        if name.endswith(VOXELWISE):
+            continue
         values = maps[name].values
         values = values[np.isfinite(values)]
         if values.size:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, quiet, say, say_maps
 from kety.cli.fit_options import fit_options
+from kety.cli.joint_options import joint_of
 from kety.cli.solver_options import discretization_of, optimizer_of
+
+if TYPE_CHECKING:
+    import xarray
+
+    from kety.joint.options import Joint
+    from kety.pipeline import Study
 
 
 @click.command(cls=SectionCommand, short_help="Fit a model to a dynamic series: maps and a report.")
@@ -42,6 +49,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
 
     get_model(options["model"])
     optimizer, discretization = optimizer_of(options), discretization_of(options)
+    joint = joint_of(options)
     if options["times"] is not None and options["interval"] is not None:
         raise KetyError("both --times and --interval are given; give one of them")
     path: Path = options["series"]
@@ -71,6 +79,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         baseline={"auto": None, "fit": True, "subtract": False}[options["baseline"]],
         optimizer=optimizer,
         discretization=discretization,
+        joint=joint,
         dtype=options["dtype"],
         threads=options["threads"],
         fitted=options["fitted"],
@@ -81,10 +90,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
     if interrupted:
         if not maps.attrs["voxels_done"]:
             raise KeyboardInterrupt
-        heard.append(
-            f"The fit was interrupted when {maps.attrs['voxels_done']:,} voxels were done; the "
-            "others have the status outside."
-        )
+        heard.append(_interruption(study, maps, joint))
         click.echo(f"kety: warning: {heard[-1]}", err=True)
     if not options["quiet"]:
         say_maps(maps)
@@ -101,6 +107,18 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
     )
     if interrupted:
         ctx.exit(130)
+
+
+def _interruption(study: Study, maps: xarray.Dataset, joint: Joint | None) -> str:
+    """A sentence of how far an interrupted fit got."""
+    done, mask = int(maps.attrs["voxels_done"]), study.series.mask
+    if joint is not None and done == (maps["status"].size if mask is None else mask.sum()):
+        return "The fit was interrupted in joint estimation; the maps are voxelwise."
+    left_out = "" if joint is None else " Joint estimation was left out."
+    return (
+        f"The fit was interrupted when {done:,} voxels were done; the others have the status "
+        f"outside.{left_out}"
+    )
 
 
 def source_of(options: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from kety.cli.common import bounds, delay, frames, number_or_image, numbers, option
+from kety.cli.joint_options import JOINT_OPTIONS
 from kety.cli.solver_options import SOLVER_OPTIONS
 
 INPUT: Final = "Arterial input (one of --aif, --population, --aif-mask)"
@@ -268,6 +269,7 @@ _OPTIONS: Final = (
         "auto fits it for CT.",
     ),
     *SOLVER_OPTIONS,
+    *JOINT_OPTIONS,
     option(
         MODEL,
         "--dtype",

@@ -13,7 +13,10 @@ import click
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, option, say
 from kety.errors import KetyError
 
-STUDIES: Final[Mapping[str, str]] = {"optimization": "kety.studies.optimization"}
+STUDIES: Final[Mapping[str, str]] = {
+    "optimization": "kety.studies.optimization",
+    "multitask": "kety.studies.multitask",
+}
 """Name to module, which has ``STUDY`` and ``outcomes(effort, only)``."""
 
 
@@ -56,9 +59,11 @@ def command(ctx: click.Context, /, study: str, **options: Any) -> None:
     """Run the experiments of a paper on simulated data and write a page where each of its numbers
     stands beside ours, with the ratio and the reason where they differ.
 
-    STUDY is optimization: Svistoun et al., Tomography 2019 (optimisers, discretisation, delay). Its
-    experiments are calibration, delay, rates, sampling, runtime and brain. The page is written
-    after each one: what has finished stays when the command is interrupted.
+    STUDY is optimization: Svistoun et al., Tomography 2019 (optimisers, discretisation, delay), with
+    the experiments calibration, delay, rates, sampling, runtime and brain; or multitask: Romain et
+    al., MICCAI 2013 (joint estimation over voxels), with synthetic, strength, phantom, scale and
+    real. The page is written after each one: what has finished stays when the command is
+    interrupted.
     """
     with heard_warnings():
         run(str(ctx.obj), study, options)

@@ -65,7 +65,9 @@ def map_name(source: str | os.PathLike[str], quantity: str, *, model: str = "") 
     """The name of a map, without its suffix for the file format.
 
     The source's entities are kept (for a source that is not named by BIDS, its whole stem),
-    followed by the model and, for a standard error ``<name>_se``, ``desc-se``.
+    followed by the model and a description: ``desc-se`` for a standard error ``<name>_se``,
+    ``desc-voxelwise`` for the voxelwise twin ``<name>_voxelwise`` of a joint estimate, and
+    ``desc-voxelwiseSe`` for the standard error of one.
 
     Parameters
     ----------
@@ -81,8 +83,13 @@ def map_name(source: str | os.PathLike[str], quantity: str, *, model: str = "") 
     e.g. ``sub-01_ses-1_model-extendedtofts_desc-se_Ktrans``.
     """
     kept = entities(source)
-    base = quantity.removesuffix("_se")
-    descriptions = [kept.pop("desc", ""), "se" if base != quantity else ""]
+    value = quantity.removesuffix("_se")
+    base = value.removesuffix("_voxelwise")
+    descriptions = [
+        kept.pop("desc", ""),
+        "voxelwise" if base != value else "",
+        "se" if value != quantity else "",
+    ]
     if model:
         kept["model"] = re.sub(r"[^A-Za-z0-9]", "", model)
     # The source's own description must stay, or two versions of one series would share a name.

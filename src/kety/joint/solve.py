@@ -32,9 +32,11 @@ MISFIT = 0.5
 SMALL_MISFIT = 0.02
 """Excess in units of the noise that is never too large."""
 ATTEMPTS = 12
+LOSS = 3.0
+"""Times the mean rise, above which a voxel goes a shorter way next."""
 SHORTER = 0.3
 """Of a step, for voxels that a whole one takes too far."""
-FEW = 1e-3
+FEW = 0.02
 """Share of voxels that may still be on their way when the others have arrived."""
 SINGLE_REACH = 1e-5
 """Residual of a linear system down to which single precision reaches."""
@@ -300,7 +302,7 @@ def _descend(
             return _Trial(there, after, new_force, found, bad | hurt)
         # Each voxel's part of the rise: those that lose go less far, then all do.
         part = after.cost - now.cost + np.einsum("vi,vi->v", move, force + new_force)
-        losers = part > 0.0
+        losers = part > LOSS * part[part > 0.0].mean() if (part > 0.0).any() else part > 0.0
         if attempt < ATTEMPTS // 2 and losers.any():
             move[losers] *= SHORTER
             hurt |= losers

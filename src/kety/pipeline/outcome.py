@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
+from kety.joint_words import concerns, told
 from kety.pipeline.telling import Tell, count, silent
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from kety.fitting.discretize import Discretization
     from kety.fitting.optimizers import Optimizer, VarProLM
+    from kety.joint.options import Joint
     from kety.pipeline.study import Study
 
 PathLike = str | os.PathLike[str]
@@ -65,6 +67,7 @@ def estimate(
     baseline: bool | None = None,
     optimizer: str | VarProLM | Optimizer | None = None,
     discretization: str | Discretization = "exact",
+    joint: str | Joint | None = None,
     dtype: str = "float32",
     threads: int | None = None,
     fitted: bool = False,
@@ -74,7 +77,9 @@ def estimate(
     """Fit a study: `kety.fit` on its curves, with what took how long among the attributes.
 
     ``baseline`` fits a constant of every voxel along; None does so for CT, where the noise of the
-    mean before arrival is common to all frames of a voxel.
+    mean before arrival is common to all frames of a voxel. ``joint`` without a spacing takes that
+    of the series; a joint estimate that changes fits beyond noise, or has not settled, is warned
+    of.
 
     Raises
     ------
@@ -87,6 +92,7 @@ def estimate(
     from kety.fitting.engine import available_threads, instruction_sets
     from kety.fitting.status import FITTED
 
+    together = _with_spacing(joint, study)
     study.aif.coefficients()
     started = time.perf_counter()
     maps = fit(
@@ -100,6 +106,7 @@ def estimate(
         baseline=study.unit == "HU" if baseline is None else baseline,
         optimizer=optimizer,
         discretization=discretization,
+        joint=together,
         dtype=dtype,
         threads=threads,
         progress=progress,
@@ -111,6 +118,8 @@ def estimate(
     if done and not any(status.meaning in counts for status in FITTED):
         found = ", ".join(name.replace("_", " ") for name in counts if name != "outside")
         warnings.warn(f"no voxel could be fitted; all are {found}", stacklevel=2)
+    for sentence in concerns(maps):
+        warnings.warn(sentence, stacklevel=2)
     maps.attrs |= {
         "threads": threads or available_threads(),
         "instruction_set": instruction_sets()[0],
@@ -118,6 +127,8 @@ def estimate(
         "voxels_per_s": round(done / elapsed),
         "status_counts": counts,
     }
+    if together is not None and "joint" in maps.attrs:
+        maps.attrs |= _joint_settings(together)
     if done:
         tell(
             "fitted",
@@ -125,17 +136,42 @@ def estimate(
             f"{count(maps.attrs['threads'], 'thread')}, {maps.attrs['instruction_set']}, {dtype}; "
             f"{_how(maps.attrs)})",
         )
+    for line in told(maps.attrs):
+        tell("joint", line)
     return maps
 
 
+def _with_spacing(joint: str | Joint | None, study: Study) -> Joint | None:
+    """The options of joint estimation, knowing how far apart the voxels of the study are (mm)."""
+    from kety.joint.options import get_joint
+
+    options = get_joint(joint)
+    if options is None or options.spacing is not None:
+        return options
+    sizes = np.linalg.norm(study.series.affine[:3, :3], axis=0)
+    return replace(options, spacing=tuple(float(size) for size in sizes))
+
+
+def _joint_settings(joint: Joint) -> dict[str, Any]:
+    """What was set of joint estimation beside its similarity and strength."""
+    given = {
+        "joint_radius_voxels": joint.radius,
+        "joint_nearest": joint.neighbours,
+        "joint_spacing_mm": None if joint.spacing is None else list(joint.spacing),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _how(attrs: Mapping[str, Any]) -> str:
-    """Optimizer and, where the model is not evaluated exactly at the frames, its discretization."""
+    """Optimizer; its discretization where it is not exact at the frames; similarity where joint."""
     words = str(attrs["optimizer"]).partition("(")[0]
     if attrs["processing_rate_hz"]:
         words += (
             f", {attrs['discretization']} at {attrs['processing_rate_hz']:g} Hz, "
             f"delay filter {attrs['delay_filter']}"
         )
+    if "joint" in attrs:
+        words += f", joint {attrs['joint']}"
     return words
 
 
@@ -240,7 +276,7 @@ def write_outcome(
         codes=series.codes,
         source=series.source,
         times=series.times,
-        provenance={**record, "warnings": list(notices)},
+        provenance={**_written_out(maps.attrs), **record, "warnings": list(notices)},
         threads=int(maps.attrs["threads"]),
     )
     tell("maps", f"{count(len(written), 'image')} and fit.json in {folder}{os.sep}")
@@ -266,6 +302,12 @@ def write_outcome(
         )
         tell("report", str(page))
     return Written(folder, tuple(written), page)
+
+
+def _written_out(attrs: Mapping[str, Any]) -> dict[str, str]:
+    """Infinite settings as text, since JSON has no infinity."""
+    names = ("joint_strength", "joint_radius_voxels")
+    return {name: "inf" for name in names if np.isinf(attrs.get(name, 0.0))}
 
 
 def _with_t1(study: Study, maps: xarray.Dataset) -> xarray.Dataset:

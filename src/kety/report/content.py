@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.fitting.status import FITTED, Status
+from kety.joint.maps import VOXELWISE
+from kety.report.numbers import number as number
+from kety.report.numbers import percent as percent
+from kety.report.numbers import tick as tick
 from kety.report.windows import Window, window_for
 
 if TYPE_CHECKING:
@@ -133,7 +137,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Maps:
-    """Panels of one quantity; no picture is wider than ``widest`` pixels."""
+    """Panels of one quantity; no picture is wider than ``widest`` pixels.
+
+    Where ``stacked``, panels lie side by side and the pictures of each below one another.
+    """
 
     kind: ClassVar[str] = "maps"
     title: Cell
@@ -141,6 +148,7 @@ class Maps:
     aspect: float
     widest: int
     note: str = ""
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,7 +260,8 @@ class Study:
     @property
     def _with_error(self) -> tuple[str, ...]:
         names = (str(n) for n in self.maps.data_vars if f"{n}_se" in self.maps.data_vars)
-        return tuple(n for n in names if n != "baseline")  # of the measurement, not of the tissue
+        # a baseline is of the measurement, not of the tissue
+        return tuple(n for n in names if n != "baseline" and not n.endswith(VOXELWISE))
 
     @property
     def model(self) -> str:
@@ -304,46 +313,6 @@ class Study:
 def quantity(study: Study, name: str) -> Markup:
     """Return a quantity's symbol and its map's name as HTML."""
     return Markup("{} <span class=muted>{}</span>").format(symbol(study.window(name)), name)
-
-
-def as_mask(array: ArrayLike | None) -> NDArray[np.bool_] | None:
-    """Return a boolean array: true where the given one is not zero; None stays None."""
-    return None if array is None else np.asarray(array) != 0
-
-
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def number(value: float, digits: int = 3) -> str:
-    """Write a number with ``digits`` significant digits; a dash where there is none."""
-    if not np.isfinite(value):
-        return "–"
-    if value != 0 and not 1e-4 <= abs(value) < 1e5:
-        mantissa, exponent = f"{value:.{digits - 1}e}".replace("-", "\N{MINUS SIGN}").split("e")
-        sign, power = exponent[0], exponent[1:].lstrip("0")
-        raised = (power if sign == "+" else "-" + power).translate(_SUPERSCRIPT)
-        return f"{mantissa}\N{MULTIPLICATION SIGN}10{raised}"
-    decimals = digits - 1 - int(np.floor(np.log10(abs(value)))) if value != 0 else 0
-    return f"{value:,.{max(decimals, 0)}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def tick(value: float) -> str:
-    """Write a colour bar's label: three digits at most, no trailing zeros."""
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
-
-
-def percent(part: float, whole: float) -> str:
-    """Write a share in percent; a share too small to round to 0.1 % is not written as zero."""
-    if whole == 0 or not np.isfinite(part):
-        return "–"
-    share = 100.0 * part / whole
-    if 0 < share < 0.1:
-        words = "< 0.1"
-    elif 99.9 < share < 100:
-        words = "> 99.9"
-    else:
-        words = f"{share:.1f}" if 0 < share < 100 else f"{share:.0f}"
-    return f"{words}\N{NO-BREAK SPACE}%".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def symbol(window: Window) -> Markup:

@@ -65,7 +65,7 @@ STYLE: Final[dict[Any, Any]] = {
     "lines.linewidth": 1.4,
 }
 _MOST_POINTS = 1500
-_LEGEND_ABOVE: Final[dict[str, Any]] = {
+LEGEND_ABOVE: Final[dict[str, Any]] = {
     "loc": "lower right",
     "bbox_to_anchor": (1.0, 1.0),
     "borderaxespad": 0.0,
@@ -91,7 +91,7 @@ class VoxelCurve:
     fine_fitted: NDArray[np.float64]
 
 
-def _draw(size: tuple[float, float], alt: str, paint: Callable[[Canvas], None]) -> Markup:
+def draw(size: tuple[float, float], alt: str, paint: Callable[[Canvas], None]) -> Markup:
     """Paint a figure of ``size`` inches and return it as an SVG element described by ``alt``."""
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=size)
@@ -141,7 +141,7 @@ def _label(text: str, units: str) -> str:
     return f"{text} ({units})" if units not in {"", "1"} else text
 
 
-def _grid(axes: Axes) -> None:
+def grid(axes: Axes) -> None:
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.tick_params(length=2.5)
@@ -185,9 +185,9 @@ def histogram(values: NDArray[Any], window: Window, alt: str) -> Markup:
         axes.set_ylabel("voxels (%)")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        _grid(axes)
+        grid(axes)
 
-    return _draw((2.6, 1.85), alt, paint)
+    return draw((2.6, 1.85), alt, paint)
 
 
 def input_curve(
@@ -229,10 +229,10 @@ def input_curve(
         axes.set_xlim(start, end)
         axes.set_xlabel("time (s)")
         axes.set_ylabel(axis)
-        axes.legend(**_LEGEND_ABOVE, ncols=3)
-        _grid(axes)
+        axes.legend(**LEGEND_ABOVE, ncols=3)
+        grid(axes)
 
-    return _draw((4.6, 2.3), alt, paint)
+    return draw((4.6, 2.3), alt, paint)
 
 
 def voxel_curve(curve: VoxelCurve, axis: str, alt: str) -> Markup:
@@ -243,7 +243,7 @@ def voxel_curve(curve: VoxelCurve, axis: str, alt: str) -> Markup:
         top.plot(curve.fine_times, curve.fine_fitted, color=MODEL, label="fitted")
         top.plot(curve.times, curve.measured, "o", color=INK, markersize=2.6, label="measured")
         top.set_ylabel(axis)
-        top.legend(**_LEGEND_ABOVE, ncols=2)
+        top.legend(**LEGEND_ABOVE, ncols=2)
         residual = curve.measured - curve.fitted
         bottom.axhline(0.0, color=MODEL, linewidth=1.0)
         bottom.vlines(curve.times, 0.0, residual, color=MUTED, linewidth=0.9)
@@ -254,9 +254,9 @@ def voxel_curve(curve: VoxelCurve, axis: str, alt: str) -> Markup:
         bottom.set_ylabel("residual")
         bottom.set_xlabel("time (s)")
         for axes in (top, bottom):
-            _grid(axes)
+            grid(axes)
 
-    return _draw((4.6, 2.7), alt, paint)
+    return draw((4.6, 2.7), alt, paint)
 
 
 def residual_band(
@@ -275,27 +275,27 @@ def residual_band(
         axes.axhline(0.0, color=MUTED, linewidth=0.8, linestyle=":")
         axes.set_xlabel("time (s)")
         axes.set_ylabel(axis)
-        axes.legend(**_LEGEND_ABOVE, ncols=3)
-        _grid(axes)
+        axes.legend(**LEGEND_ABOVE, ncols=3)
+        grid(axes)
 
-    return _draw((9.4, 2.4), alt, paint)
+    return draw((9.4, 2.4), alt, paint)
 
 
 def calibration(names: Sequence[str], scores: Sequence[NDArray[np.float64]], alt: str) -> Markup:
     """Histograms of (estimate - truth) / standard error over the unit normal density."""
 
     def paint(canvas: Canvas) -> None:
-        grid = np.linspace(-4.0, 4.0, 201)
-        density = np.exp(-0.5 * grid**2) / np.sqrt(2.0 * np.pi)
+        fine = np.linspace(-4.0, 4.0, 201)
+        density = np.exp(-0.5 * fine**2) / np.sqrt(2.0 * np.pi)
         panels = canvas.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for axes, name, score in zip(panels, names, scores, strict=True):
             counts, edges = np.histogram(score, bins=40, range=(-4.0, 4.0))
             share = counts / (score.size * (edges[1] - edges[0]))
             axes.stairs(share, edges, fill=True, color=MODEL, alpha=0.45)
-            axes.plot(grid, density, color=INK, linewidth=1.0)
+            axes.plot(fine, density, color=INK, linewidth=1.0)
             axes.set_title(name, fontsize=8.5, color=INK)
             axes.set_xticks((-3, 0, 3))
-            _grid(axes)
+            grid(axes)
         panels[0].set_ylabel("density")
 
-    return _draw((9.4, 1.9), alt, paint)
+    return draw((9.4, 1.9), alt, paint)

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from numpy.typing import ArrayLike, NDArray
 
 from kety.io.atomic import Batch
-from kety.report.content import Study, as_mask
+from kety.report.content import Study
 from kety.report.sections import SECTIONS, prepare
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def write_report(
         provenance=provenance,
         anatomy=None if anatomy is None else np.asarray(anatomy),
         affine=None if affine is None else np.asarray(affine, dtype=np.float64),
-        roi=as_mask(roi),
+        roi=None if roi is None else np.asarray(roi) != 0,
         truth=None if truth is None else {n: np.asarray(a) for n, a in truth.items()},
         regions={n: np.asarray(a) != 0 for n, a in (regions or {}).items()},
         warnings=tuple(warnings),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kety.report.content import Block, Cell, Study, Table, quantity, tick
 from kety.report.curves import curve_blocks, input_blocks
+from kety.report.joint import joint_blocks
 from kety.report.pictures import map_blocks
 from kety.report.summary import Residuals, determined, residuals
 from kety.report.truth import truth_blocks
@@ -98,6 +99,13 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "report; values beyond the window are marked, not clipped. Voxels without a value show "
         "the anatomy. Beneath or beside each map its standard error.",
         lambda report: map_blocks(report.study),
+    ),
+    Section(
+        "joint",
+        "Joint estimation",
+        "All voxels were estimated together, each drawn to those that are like it: what that "
+        "gained, what it changed, and where it may have gone too far.",
+        lambda report: joint_blocks(report.study),
     ),
     Section(
         "histograms",

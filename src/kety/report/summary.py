@@ -1,4 +1,4 @@
-"""Numbers behind the verdict: summaries of the maps, residuals of a sample, and the checks.
+"""Numbers behind the verdict: residuals of a sample, and the checks.
 
 Each check looks at one way in which maps mislead and says what it found in words. The limits are
 conventions, set where a reader should look twice; none changes a map.
@@ -15,54 +15,10 @@ from numpy.typing import NDArray
 
 from kety.fitting.status import Status
 from kety.report.content import Finding, Level, Study, number, percent
+from kety.report.joint_check import joint_findings
+from kety.report.precision import SECONDS, Precision
 
 _SAMPLE = 1000
-_SECONDS = "s"
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Centre, spread and standard error of one map over the fitted voxels.
-
-    ``relative`` is the median of standard error over absolute value; it is NaN for times, whose
-    zero is arbitrary.
-    """
-
-    count: int
-    median: float
-    lower: float
-    upper: float
-    error: float
-    relative: float
-    below: int
-    above: int
-
-
-def precision(study: Study, name: str, where: NDArray[np.bool_] | None = None) -> Precision:
-    """Summarise one map over the fitted voxels (and ``where``)."""
-    values = study.finite(name, where)
-    window = study.window(name)
-    chosen = study.fitted if where is None else study.fitted & where
-    error = study.values(f"{name}_se")[chosen].astype(np.float64)
-    value = study.values(name)[chosen].astype(np.float64)
-    known = np.isfinite(error) & np.isfinite(value)
-    relative = np.nan
-    if study.units(name) != _SECONDS and (known & (value != 0)).any():
-        known_value = known & (value != 0)
-        relative = float(np.median(error[known_value] / np.abs(value[known_value])))
-    lower, median, upper = (
-        np.percentile(values, [25.0, 50.0, 75.0]) if values.size else (np.nan, np.nan, np.nan)
-    )
-    return Precision(
-        count=values.size,
-        median=float(median),
-        lower=float(lower),
-        upper=float(upper),
-        error=float(np.median(error[known])) if known.any() else float("nan"),
-        relative=relative,
-        below=int(np.count_nonzero(values < window.lower)),
-        above=int(np.count_nonzero(values > window.upper)),
-    )
 
 
 @dataclass(frozen=True)
@@ -279,7 +235,7 @@ def _check_errors(evidence: Evidence) -> Iterator[Finding]:
                 f"standard error, {number(p.error, 2)}{unit}, is {100 * p.relative:.0f} % of its "
                 "value.",
             )
-        elif study.units(name) == _SECONDS and p.error > interval:
+        elif study.units(name) == SECONDS and p.error > interval:
             yield Finding(
                 "caution",
                 f"{name} is poorly determined{place}: the typical standard error is "
@@ -339,20 +295,29 @@ def _check_input(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _check_joint(evidence: Evidence) -> Iterator[Finding]:
+    yield from joint_findings(evidence.study.maps)
+
+
 CHECKS: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
     _check_fitted,
     _check_failures,
     _check_agreement,
     _check_errors,
+    _check_joint,
     _check_input,
 )
 """Every check of the verdict, in the order of the page."""
 
 
 def find(evidence: Evidence) -> list[Finding]:
-    """Run every check and return the findings, the caller's warnings among them, gravest first."""
+    """Run every check and return the findings, the caller's warnings among them, gravest first.
+
+    What a check found and the caller has warned of is said once.
+    """
     order: tuple[Level, ...] = ("alarm", "caution", "note", "good")
-    found = [Finding("caution", text) for text in evidence.study.warnings]
+    warned = evidence.study.warnings
+    found = [Finding("caution", text) for text in warned]
     for check in CHECKS:
-        found += check(evidence)
+        found += (finding for finding in check(evidence) if finding.text not in warned)
     return sorted(found, key=lambda finding: order.index(finding.level))

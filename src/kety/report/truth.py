@@ -10,6 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from kety.joint.maps import VOXELWISE
+from kety.joint_words import estimated_jointly
 from kety.report import figures
 from kety.report.content import (
     Block,
@@ -43,15 +45,17 @@ def truth_blocks(study: Study) -> list[Block]:
     blocks: list[Block] = [_errors(study, differences, relative)]
     if study.regions:
         blocks.append(_regions(study, differences, relative))
+    if estimated_jointly(study.maps.attrs):
+        blocks.append(_against_voxelwise(study, differences, truth))
     blocks += _calibration(study, differences)
     if study.spatial:
         blocks += _pictures(study, differences)
     return blocks
 
 
-def _difference(study: Study, name: str, truth: NDArray[Any]) -> Volume:
+def _difference(study: Study, name: str, truth: NDArray[Any], which: str = "") -> Volume:
     """Estimate minus truth, NaN where nothing was fitted, of the maps' shape."""
-    difference = study.values(name) - truth.astype(np.float64)
+    difference = study.values(name + which) - truth.astype(np.float64)
     difference[~study.fitted] = np.nan
     return difference
 
@@ -122,6 +126,34 @@ def _regions(study: Study, differences: Volumes, relative: Volumes) -> Table:
         rows,
         note="Relative to the truth, except for times.",
     )
+
+
+def _against_voxelwise(
+    study: Study, differences: Volumes, truth: Mapping[str, NDArray[Any]]
+) -> Table:
+    """Median absolute errors of the voxels' own estimates and of the joint ones, by region."""
+    everywhere = {"All fitted voxels": study.fitted, **study.regions}
+    before = {n: np.abs(_difference(study, n, truth[n], VOXELWISE)) for n in differences}
+    rows: list[list[Cell]] = []
+    for region, where in everywhere.items():
+        cells: list[Cell] = [region]
+        for name, difference in differences.items():
+            after = np.abs(difference)
+            both = where & np.isfinite(before[name]) & np.isfinite(after)
+            pair = [number(_median(error[both])) for error in (before[name], after)]
+            cells.append(" → ".join(pair))
+        rows.append(cells)
+    return Table(
+        "Median absolute error, voxelwise → joint",
+        ("Region", *(_with_unit(study, name) for name in differences)),
+        rows,
+        note="Of the voxels that have both estimates.",
+    )
+
+
+def _with_unit(study: Study, name: str) -> Markup:
+    unit = study.units(name)
+    return Markup("{}{}").format(symbol(study.window(name)), f" ({unit})" if unit else "")
 
 
 def _calibration(study: Study, differences: Volumes) -> list[Block]:

@@ -28,8 +28,9 @@ from kety.report.content import (
     symbol,
     tick,
 )
+from kety.report.precision import Precision, precision
 from kety.report.rasters import STATUS_COLOURS
-from kety.report.summary import Evidence, Precision, Residuals, find, precision
+from kety.report.summary import Evidence, Residuals, find
 
 _HEADLINES: Final[dict[Level, str]] = {
     "good": "Nothing speaks against these maps",

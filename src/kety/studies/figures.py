@@ -49,7 +49,7 @@ NAMES: Final[Mapping[str, str]] = {
 SPARE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#1b2026")
 """Colours of what is not a method."""
 DPI: Final = 150
-_STYLE: Final[dict[Any, Any]] = {
+STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": MUTED,
@@ -156,7 +156,7 @@ def draw(panels: Sequence[Panel], *, columns: int | None = None, height: float =
 
     across = min(len(panels), columns or len(panels))
     down = -(-len(panels) // across)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(5.2, min(9.6, 3.3 * across)), height * down + 0.5))
         figure.set_layout_engine("constrained")
         grid = figure.subplots(down, across, squeeze=False)
