@@ -59,7 +59,7 @@ def command(ctx: click.Context, /, study: str, **options: Any) -> None:
     """Run the experiments of a paper on simulated data and write a page where each of its numbers
     stands beside ours, with the ratio and the reason where they differ.
 
-    STUDY is optimization: Svistoun et al., Tomography 2019 (optimisers, discretisation, delay), with
+    STUDY is optimization: Svistoun et al., Tomography 2019 (optimisers, discretisation, delay) with
     the experiments calibration, delay, rates, sampling, runtime and brain; or multitask: Romain et
     al., MICCAI 2013 (joint estimation over voxels), with synthetic, strength, phantom, scale and
     real. The page is written after each one: what has finished stays when the command is

@@ -31,6 +31,8 @@ MISFIT = 0.5
 """Of a voxel's own predicted change, how far the true one may exceed it."""
 SMALL_MISFIT = 0.02
 """Excess in units of the noise that is never too large."""
+QUIET = 6
+"""Steps without a fall worth the name after which kinks, not distance, hold the voxels."""
 ATTEMPTS = 12
 LOSS = 3.0
 """Times the mean rise, above which a voxel goes a shorter way next."""
@@ -40,7 +42,7 @@ FEW = 0.02
 """Share of voxels that may still be on their way when the others have arrived."""
 SINGLE_REACH = 1e-5
 """Residual of a linear system down to which single precision reaches."""
-FIRST_DAMPING, MOST_DAMPING = 1e-4, 1e6
+FIRST_DAMPING = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,7 @@ def solve(
     )
     energies = [energy]
     damping = np.full(len(voxels), FIRST_DAMPING)
-    linear_steps, converged = 0, False
+    linear_steps, quiet, converged = 0, 0, False
     bad = np.zeros(len(voxels), dtype=bool)
     while not converged and len(energies) <= stop.steps:
         step, spent = _step(system, now, force, p, box, damping, stop)
@@ -145,10 +147,8 @@ def solve(
         fall = energy - trial.energy
         p, now, force, energy = trial.parameters, trial.normals, trial.force, trial.energy
         energies.append(energy)
-        settled = bad.sum() <= FEW * len(voxels)
-        converged = settled and fall <= stop.fall * len(voxels) + stop.relative * energy
-        if fall <= 0.0 and (not bad.any() or damping.max() > MOST_DAMPING):
-            break
+        quiet = quiet + 1 if fall <= stop.fall * len(voxels) + stop.relative * energy else 0
+        converged = quiet > 0 and bad.sum() <= FEW * len(voxels) or quiet >= QUIET
     lost = np.zeros(len(voxels), bool) if converged else bad
     if not converged and not lost.any():
         lost[:] = True
