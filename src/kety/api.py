@@ -21,6 +21,7 @@ from kety.fitting.optimizers import NelderMead, Optimizer, VarProLM, get_optimiz
 from kety.fitting.problem import Problem, make_problem
 from kety.joint.maps import attributes as joint_attributes
 from kety.joint.options import Joint, get_joint
+from kety.progress import Progress, reporter, teller
 
 if TYPE_CHECKING:
     import xarray
@@ -31,8 +32,6 @@ BLOCK = 1 << 16
 """Voxels solved between two reports of progress; bounds the working memory."""
 FIRST_BLOCK, BLOCK_SECONDS = 64, 1.0
 """Searches are slow: their blocks start small and grow until each takes about that long."""
-
-Progress = Callable[[int, int], None]
 
 
 def fit(
@@ -178,7 +177,7 @@ def fit(
         return prepare_search(one, options, choice, fitted=fitted)
 
     solve = prepare_by_onset(problem, solver) if by_onset else solver(problem)
-    report = _reporter(progress, total)
+    report = reporter(progress, total)
     interrupted = False
     start = done = 0
     size = BLOCK if quick else FIRST_BLOCK
@@ -219,7 +218,17 @@ def fit(
     if together is not None and whole is not None and not interrupted:
         try:
             flat, facts = _jointly(
-                problem, together, options, voxels, chosen, shape, order, whole, flat, fitted
+                problem,
+                together,
+                options,
+                voxels,
+                chosen,
+                shape,
+                order,
+                whole,
+                flat,
+                fitted,
+                teller(progress),
             )
             attributes = joint_attributes(attributes)
         except KeyboardInterrupt:
@@ -250,6 +259,7 @@ def _jointly(
     single: KernelFit,
     voxelwise: dict[str, NDArray[Any]],
     fitted: bool,
+    tell: Callable[[str], None],
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Flat maps of the joint estimate with the voxelwise ones beside it, and what it says of
     itself."""
@@ -264,8 +274,9 @@ def _jointly(
     where = places(shape, rows, order) if len(shape) > 1 else None
     curves = voxels if chosen is None else voxels[chosen]
     found = estimate_jointly(
-        problem, joint, lambda one: prepare(one, record), curves, single, where
+        problem, joint, lambda one: prepare(one, record), curves, single, where, tell
     )
+    tell("")
     flat = empty_maps(problem, len(voxels), fitted)
     for first in range(0, len(rows), BLOCK):
         part = slice(first, first + BLOCK)
@@ -337,22 +348,3 @@ def _chosen_voxels(
     flat = np.ravel(m, order=order)
     inside = (flat != 0) & (flat == flat)  # NaN is outside
     return None if inside.all() else np.flatnonzero(inside)
-
-
-def _reporter(progress: bool | Progress, total: int) -> Progress:
-    if callable(progress):
-        tell = progress
-        return lambda done, of: tell(done, of) if done >= 0 else None
-    if not progress:
-        return lambda done, of: None
-    from tqdm import tqdm
-
-    bar = tqdm(total=total, unit=" voxels", unit_scale=True, desc="fit", dynamic_ncols=True)
-
-    def show(done: int, of: int) -> None:
-        if done < 0:
-            bar.close()
-        else:
-            bar.update(done - bar.n)
-
-    return show

@@ -63,6 +63,7 @@ def estimate_jointly(
     curves: NDArray[Any],
     single: KernelFit,
     where: Places | None,
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> JointFit:
     """Estimate voxels jointly, from their voxelwise fits.
 
@@ -77,6 +78,8 @@ def estimate_jointly(
         no part: they keep their status and pull no other.
     where
         Places of all V on their grid; None where their order says nothing.
+    tell
+        Given each stage of the work in words.
     """
     usable = np.isin(single.status, FITTED) & np.isfinite(single.parameters).all(axis=1)
     rows = np.flatnonzero(usable)
@@ -93,11 +96,14 @@ def estimate_jointly(
         options = joint
         if not isinstance(joint.similarity, str):
             options = replace(joint, similarity=_rows_of(joint.similarity, rows))
-        choice = choose_strength(every, options, make_solver, part, at)
+        choice = choose_strength(every, options, make_solver, part, at, tell)
         strength = choice.strength
     voxelwise = single.parameters[rows].astype(np.float64)
+    tell("graph")
     setup = make_setup(every, joint, make_solver(every), part, voxelwise, at, rows)
+    tell(f"strength {strength:.4g}")
     found = at_strength(setup, float(strength))
+    tell("standard errors")
     return _result(problem, setup, found, float(strength), choice, single, rows, joint)
 
 

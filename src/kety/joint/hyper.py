@@ -95,6 +95,7 @@ def choose_strength(
     make_solver: Callable[[Problem], Solve],
     curves: NDArray[Any],
     where: Places | None,
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> Choice:
     """Try strengths on frames left out in turn, and take the best; 0 where none is better.
 
@@ -106,6 +107,8 @@ def choose_strength(
         Curves of the voxels that take part, all finite.
     where
         Their places on a grid, if they have any.
+    tell
+        Given each stage of the work in words.
 
     Raises
     ------
@@ -121,6 +124,7 @@ def choose_strength(
 
     def error(strength: float) -> float:
         if strength not in errors:
+            tell(f"frames left out, strength {strength * unit:.4g}")
             total = [fold.error(strength * unit) for fold in folds]
             errors[strength] = sum(e for e, _ in total) / sum(n for _, n in total)
         return errors[strength]

@@ -148,7 +148,7 @@ def solve(
         p, now, force, energy = trial.parameters, trial.normals, trial.force, trial.energy
         energies.append(energy)
         quiet = quiet + 1 if fall <= stop.fall * len(voxels) + stop.relative * energy else 0
-        converged = quiet > 0 and bad.sum() <= FEW * len(voxels) or quiet >= QUIET
+        converged = (quiet > 0 and bad.sum() <= FEW * len(voxels)) or quiet >= QUIET
     lost = np.zeros(len(voxels), bool) if converged else bad
     if not converged and not lost.any():
         lost[:] = True

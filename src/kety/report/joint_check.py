@@ -36,8 +36,8 @@ def joint_findings(maps: xarray.Dataset) -> Iterator[Finding]:
         yield Finding(
             "good",
             f"Voxels were estimated jointly, which predicts left-out frames "
-            f"{gain_in_words(better)}. Standard errors allow for the noise and, on the average over "
-            "voxels, for what smoothing shifts.",
+            f"{gain_in_words(better)}. Standard errors allow for the noise and, on the average "
+            "over voxels, for what smoothing shifts.",
         )
     for sentence in concerns(maps):
         yield Finding("caution", sentence)
