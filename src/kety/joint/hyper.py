@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from kety.errors import KetyError
 from kety.fitting.forward import kernel_curves
 from kety.fitting.status import FITTED
 from kety.joint.graph import Places, places
+from kety.joint.likeness import FEW
 from kety.joint.normals import DIAGONAL
 from kety.joint.options import Joint
 from kety.joint.setup import Setup, make_setup
@@ -35,6 +37,8 @@ STEPS = 6
 SPARED = 0.005
 """Share of the gain over voxelwise that is given up for less smoothing: prediction is of all
 voxels, and the few that smoothing harms most hardly show in it."""
+DOUBT = 1.0
+"""Standard errors by which a strength may predict worse and still cannot be told from the best."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,16 @@ class Choice:
 
 @dataclass(eq=False)
 class _Fold:
-    """Frames left out, what was measured there, and the joint fit of the others."""
+    """Frames left out, which voxels take part and what was measured, the fit of the others."""
 
     times: Doubles
+    rows: NDArray[np.intp]
     measured: NDArray[Any]
     setup: Setup
     latest: Doubles | None = None
 
-    def error(self, strength: float) -> tuple[float, int]:
-        """Sum of the left-out frames' squared errors in units of the noise, and their number."""
+    def scores(self, strength: float) -> Doubles:
+        """Squared errors of the left-out frames in units of the noise, summed for each voxel."""
         setup = self.setup
         problem = setup.voxels.problem
         found = at_strength(setup, strength, self.latest, QUICK)
@@ -86,7 +91,7 @@ class _Fold:
         # Single frames that nothing predicts, as where the patient moved, must not decide.
         size = np.abs(predicted - self.measured) / np.sqrt(setup.own_noise)[:, None]
         score = np.where(size < FAR, size * size, FAR * (2.0 * size - FAR))
-        return float(score.sum()), predicted.size
+        return np.asarray(score.sum(axis=1))
 
 
 def choose_strength(
@@ -120,27 +125,88 @@ def choose_strength(
     at = None if where is None else places(where.grid.shape, flat_of(where, chosen))
     folds = _folds(problem, joint, make_solver, part, at, chosen)
     unit = _natural(folds, joint)
-    errors: dict[float, float] = {}
-
-    def error(strength: float) -> float:
-        if strength not in errors:
-            tell(f"frames left out, strength {strength * unit:.4g}")
-            total = [fold.error(strength * unit) for fold in folds]
-            errors[strength] = sum(e for e, _ in total) / sum(n for _, n in total)
-        return errors[strength]
-
-    error(0.0)
-    # Few voxels hide no rare ones.
-    spared = SPARED * min(1.0, len(chosen) / ENOUGH)
-    best = _mildest(error, _descend(error, 0.2 * spared), spared)
-    tried = sorted(errors)
-    scaled = tuple(t * unit if 0 < t < np.inf else t for t in tried)
+    trials = _Trials(folds, len(chosen), unit, tell)
+    trials.error(0.0)
+    best = _chosen(trials)
+    tried = sorted(trials.scores)
     return Choice(
-        best * unit if 0 < best < np.inf else best,
-        scaled,
-        tuple(errors[t] for t in tried),
+        trials.scaled(best),
+        tuple(trials.scaled(t) for t in tried),
+        tuple(trials.error(t) for t in tried),
         len(chosen),
     )
+
+
+@dataclass(eq=False)
+class _Trials:
+    """Left-out errors of every strength tried, in multiples of ``unit``."""
+
+    folds: list[_Fold]
+    voxels: int
+    unit: float
+    tell: Callable[[str], None]
+    scores: dict[float, Doubles] = field(default_factory=dict)
+
+    def scaled(self, strength: float) -> float:
+        """A strength in the unit of `Joint.strength`."""
+        return strength * self.unit if 0.0 < strength < np.inf else strength
+
+    def score(self, strength: float) -> Doubles:
+        """Sum of each voxel's squared errors (V,) over all left-out frames."""
+        if strength not in self.scores:
+            self.tell(f"frames left out, strength {self.scaled(strength):.4g}")
+            total = np.zeros(self.voxels)
+            for fold in self.folds:
+                total[fold.rows] += fold.scores(self.scaled(strength))
+            self.scores[strength] = total
+        return self.scores[strength]
+
+    @cached_property
+    def frames(self) -> int:
+        """Number of left-out samples of all voxels."""
+        return sum(fold.measured.size for fold in self.folds)
+
+    def error(self, strength: float) -> float:
+        """Mean squared error of the left-out samples."""
+        return float(self.score(strength).sum()) / self.frames
+
+    def doubt(self, one: float, other: float) -> float:
+        """Standard error of the difference of two strengths' errors, from voxel to voxel."""
+        gap = self.score(one) - self.score(other)
+        return float(gap.std() * np.sqrt(len(gap))) / self.frames
+
+
+def _chosen(trials: _Trials) -> float:
+    """The strength to use, in multiples of the trials' unit.
+
+    Of few voxels the strongest that cannot be told from the best, since hardly anything can be told
+    of few. Of many the mildest that gives up hardly any of the gain, since those few that smoothing
+    harms hardly show. 0 where no gain can be told.
+    """
+    few = trials.voxels <= FEW
+    strongest = MIDDLE * FACTOR**STEPS
+    best = _descend(trials.error, 0.0 if few else 0.2 * SPARED)
+    if best > 0.99 * strongest and trials.error(np.inf) <= trials.error(best):
+        best = np.inf
+    gain = trials.error(0.0) - trials.error(best)
+    if not gain > trials.doubt(0.0, best):
+        return 0.0
+    step = FACTOR if few else FACTOR**0.5
+    if few:
+        while best < np.inf:
+            next_one = np.inf if best * step > strongest else best * step
+            if trials.error(next_one) > trials.error(best) + DOUBT * trials.doubt(best, next_one):
+                break
+            best = next_one
+        return best
+    limit = trials.error(best) + SPARED * gain
+    if np.isinf(best):
+        if trials.error(strongest) > limit:
+            return best
+        best = strongest
+    while best > MIDDLE / FACTOR**STEPS and trials.error(best / step) <= limit:
+        best /= step
+    return best
 
 
 def _descend(error: Callable[[float], float], worth: float) -> float:
@@ -159,22 +225,6 @@ def _descend(error: Callable[[float], float], worth: float) -> float:
                 break
     around = (best, best * FACTOR**0.5, best / FACTOR**0.5)
     return float(min(around, key=error))
-
-
-def _mildest(error: Callable[[float], float], best: float, spared: float) -> float:
-    """The least strength that gives up no more than that share of the gain; 0 if there is none."""
-    strongest = MIDDLE * FACTOR**STEPS
-    least = error(best)
-    if best > 0.99 * strongest:
-        least = min(least, error(np.inf))
-    if least >= error(0.0):
-        return 0.0
-    limit = least + spared * (error(0.0) - least)
-    if error(best) > limit:
-        return np.inf
-    while best > MIDDLE / FACTOR**STEPS and error(best / FACTOR**0.5) <= limit:
-        best /= FACTOR**0.5
-    return best
 
 
 def _natural(folds: list[_Fold], joint: Joint) -> float:
@@ -234,7 +284,7 @@ def _folds(
             chosen[rows],
         )
         measured = np.asarray(curves[rows][:, left_out], dtype=np.float64)
-        folds.append(_Fold(problem.times[left_out], measured, setup))
+        folds.append(_Fold(problem.times[left_out], rows, measured, setup))
     if not folds:
         raise KetyError("no voxel can be fitted when frames are left out; give the strength")
     return folds

@@ -37,6 +37,10 @@ one that seems to belong to none is likelier noise than a lesion."""
 PASSES = 7
 """Most passes; fewer where the graph no longer changes."""
 BLOCK = 1 << 16
+SHARED = 0.5
+"""Of the neighbours that two joined voxels could have in common, how many they must have."""
+TORN = 0.7
+"""Share of the pairs of a voxel's neighbours that are joined, below which it lies between two."""
 GROUP, ROUNDS, CHANCE = 512, 2, 24
 """Voxels that meet at random, how often, and most neighbours that each takes of them."""
 
@@ -166,7 +170,7 @@ def join_anywhere(seed: int = 0) -> Join:
                 limit = threshold * (variance[group][:, None] + variance[group])
                 weight = np.minimum(1.0, 2.0 - 2.0 * distance / limit)
                 np.fill_diagonal(weight, 0.0)
-                close = weight > 0
+                close = _without_bridges(weight > 0)
                 # The first so many in an order that the noise knows nothing of.
                 close &= np.cumsum(close, axis=1) <= CHANCE
                 i, j = np.nonzero(close)
@@ -180,3 +184,19 @@ def join_anywhere(seed: int = 0) -> Join:
         return graph_of(one.maximum(one.T))
 
     return join
+
+
+def _without_bridges(close: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Drop the edges (V, V) between voxels with hardly a neighbour in common.
+
+    A voxel between two tissues that agrees with some of each would join all of both. Where a
+    voxel's neighbours are mostly no neighbours of each other, its edges to the fewer of them go.
+    """
+    a = close.astype(np.float32)
+    common = np.where(close, a @ a, 0.0)
+    others = np.maximum(a.sum(axis=1) - 1.0, 0.0)
+    kept = close & (common >= SHARED * np.minimum(others[:, None], others))
+    pairs = np.maximum((others + 1.0) * others, 1.0)
+    torn = common.sum(axis=1) / pairs < TORN
+    loose = torn[:, None] & (common < SHARED * others[:, None])
+    return np.asarray(kept & ~loose & ~loose.T)

@@ -62,7 +62,7 @@ class Setup:
 
     def penalty(self, strength: float) -> Penalty:
         """The penalty at a strength, in the unit of `Joint.strength`."""
-        return Penalty(self.graph, self.metric, strength * self.unit)
+        return Penalty(self.graph, self.metric, float(strength * self.unit))
 
     def bounds(self, parameters: Doubles) -> Bounds:
         """Bounds (V, 4) around parameters: delays stay between the jumps where they start."""

@@ -56,7 +56,7 @@ class Penalty:
     @property
     def strong(self) -> bool:
         """Whether multigrid pays."""
-        return self.strength * self.graph.mean_degree > STRONG
+        return bool(self.strength * self.graph.mean_degree > STRONG)
 
 
 @dataclass(frozen=True)
