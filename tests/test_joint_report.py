@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -478,3 +479,9 @@ def built(study: Study, maps: xr.Dataset, curves: NDArray[Any] | None = None) ->
     if "joint" not in anchors(page):
         return "", ""
     return text(section(page, "joint")), section(page, "joint")
+
+
+def test_denoised_frames_cannot_choose_the_strength(study: Study) -> None:
+    told_so = replace(study, facts={**study.facts, "denoised": {"method": "dct"}})
+    with pytest.warns(UserWarning, match="denoised frames tell of each other"):
+        estimate(told_so, joint="graph", threads=1)

@@ -93,6 +93,13 @@ def estimate(
     from kety.fitting.status import FITTED
 
     together = _with_spacing(joint, study)
+    if together is not None and together.strength == "auto" and "denoised" in study.facts:
+        warnings.warn(
+            "denoised frames tell of each other, so leaving some out says little of the strength "
+            "of joint estimation; leave the denoising out, which joint estimation does better, or "
+            "give the strength",
+            stacklevel=2,
+        )
     study.aif.coefficients()
     started = time.perf_counter()
     maps = fit(
