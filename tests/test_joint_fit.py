@@ -236,11 +236,6 @@ def test_ever_stronger_tends_to_pooled(what: str, dtype: str) -> None:
     assert last < (0.5 if dtype == "float32" else 1e-3)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="linear systems in single precision do not hold so strong a penalty, and the search "
-    "ends where it begins, said to have converged",
-)
 def test_strongest_penalty_is_pooled_in_double_precision() -> None:
     (last,) = far_from_pooled((1e7,), "float64")
     assert last < 0.01
@@ -260,11 +255,6 @@ def test_strength_needs_no_unit() -> None:
     assert apart(one, maps) > 1e-3
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="of the paper's penalty, steps stop at a fall of the energy in the curves' unit, so "
-    "curves in small units are not brought to the minimum",
-)
 @each_dtype
 @pytest.mark.parametrize("strength", [1e3, 1e5])
 def test_unit_of_the_curves_changes_nothing_of_equation_3(strength: float, dtype: str) -> None:
@@ -339,11 +329,6 @@ def test_layout_in_memory_changes_rounding_alone(which: str) -> None:
     assert apart(fit(fortran, SIMILARITIES[which], dtype="float64", mask=mask), maps) < 1e-4
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the rows of a given matrix are taken in the order of memory, so an image in Fortran "
-    "order, as NIfTI files have, joins other voxels than were asked for",
-)
 @pytest.mark.parametrize("strength", [16.0, np.inf, "auto"])
 def test_rows_of_a_matrix_do_not_depend_on_the_layout_in_memory(strength: Any) -> None:
     joint = Joint(SAME, strength=strength)
@@ -368,11 +353,6 @@ def test_a_mask_of_one_voxel() -> None:
             assert np.isnan(maps.pooled.values[~mask]).all()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=KetyError,
-    reason="the width of the kernel is looked for among the distances of less than three voxels",
-)
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("similarity", ["temporal", "spatial"])
 def test_the_papers_similarities_of_very_few_voxels(similarity: str, count: int) -> None:
@@ -525,11 +505,6 @@ def test_a_fixed_delay_stays() -> None:
         pytest.param(
             np.inf,
             "float32",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="a pooled parameter at its bound is rounded to single precision before it "
-                "is compared with the bound in double, so it may seem to lie inside",
-            ),
         ),
     ],
 )
@@ -623,10 +598,6 @@ def test_weights_say_whom_to_believe() -> None:
     assert weighted < 0.6 * plain
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="errors of left-out frames are not weighted, so frames of much noise decide",
-)
 def test_left_out_error_is_in_units_of_the_noise_of_each_frame() -> None:
     deviation = np.where(np.arange(FRAMES) % 3 == 0, 40.0, 4.0)
     curves = CLEAN + np.random.default_rng(78).normal(0.0, 1.0, CLEAN.shape) * deviation
@@ -868,11 +839,6 @@ def test_curves_without_noise(which: str, strength: Any, dtype: str) -> None:
             np.testing.assert_allclose(maps.ktrans, truth, rtol=1e-3)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeWarning,
-    reason="the spread of a curve follows from cost and r2, which say nothing of a perfect fit",
-)
 @each_dtype
 @pytest.mark.parametrize("strength", [4.0, 0.0])
 def test_curves_without_noise_and_a_constant(strength: float, dtype: str) -> None:

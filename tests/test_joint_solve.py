@@ -413,9 +413,6 @@ def test_steps_of_multigrid_hardly_grow_with_the_graph() -> None:
     assert blocks[1] > 1.6 * blocks[0]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="isolated voxels count as groups, so coarsening stops where they are many"
-)
 @pytest.mark.parametrize("lonely", [3600, 9000])
 def test_isolated_voxels_do_not_switch_multigrid_off(lonely: int) -> None:
     weights = block_diag([square(64), csr_array((lonely, lonely))])
@@ -745,11 +742,6 @@ def test_shared_covariance_is_about_the_exact_one(
     np.testing.assert_allclose(share, expected, rtol=0.2)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="few voxels all join the same first ones of a random order, which lean on many others; "
-    "their shares are taken for those of the voxels around them",
-)
 @pytest.mark.parametrize("strength", [1.0, 16.0])
 def test_shared_covariance_of_voxels_joined_anywhere(
     strength: float, monkeypatch: pytest.MonkeyPatch
@@ -826,10 +818,6 @@ def test_own_share_is_right_on_average(strength: float, monkeypatch: pytest.Monk
     assert (own_share(lone_setup(np.zeros((5, 5))), strength) == 1.0).all()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="sixteen draws tell the share of a few pooled voxels to 35 %; exact is cheap",
-)
 @pytest.mark.parametrize("strength", [1e3, 1e5])
 def test_own_share_where_a_few_voxels_are_pooled(strength: float) -> None:
     """As the automatic choice does with the voxels of two tissues."""
@@ -841,11 +829,6 @@ def test_own_share_where_a_few_voxels_are_pooled(strength: float) -> None:
         assert (np.abs(np.sqrt(found / exact) - 1.0) < 0.15).all()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="draws of all voxels stop at a residual that isolated ones decide; linked ones are "
-    "then hardly solved for, and their errors come out as next to nothing",
-)
 @pytest.mark.parametrize("strength", [1e4, 1e6])
 def test_isolated_voxels_do_not_change_the_share_of_others(
     strength: float, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -273,6 +274,8 @@ def _jointly(
     # In one dimension the order of voxels says nothing of where they are.
     where = places(shape, rows, order) if len(shape) > 1 else None
     curves = voxels if chosen is None else voxels[chosen]
+    if order == "F" and not isinstance(joint.similarity, str):
+        joint = _in_memory_order(joint, rows, shape)
     found = estimate_jointly(
         problem, joint, lambda one: prepare(one, record), curves, single, where, tell
     )
@@ -288,6 +291,19 @@ def _jointly(
         flat[name] = np.full(len(voxels), np.nan, problem.dtype)
         flat[name][rows] = values
     return flat, facts(joint, found)
+
+
+def _in_memory_order(joint: Joint, rows: NDArray[np.intp], shape: tuple[int, ...]) -> Joint:
+    """The record with its matrix for voxels as they lie in memory, not as an image lists them."""
+    from kety.joint.graph import graph_of
+
+    listed = np.ravel_multi_index(np.unravel_index(rows, shape, order="F"), shape)
+    place = np.empty(len(rows), dtype=np.intp)
+    place[np.argsort(listed)] = np.arange(len(rows))
+    matrix = graph_of(joint.similarity).matrix()
+    if matrix.shape[0] != len(rows):
+        return joint  # refused with its size
+    return replace(joint, similarity=matrix[place][:, place])
 
 
 def _check_joint(options: VarProLM | Optimizer, delay: bool | float | str) -> None:

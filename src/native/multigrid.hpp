@@ -144,9 +144,28 @@ class Solver {
     for (long i = 0; i < n; ++i)
       for (int c = 0; c < P; ++c)
         if (!(top.free[i] >> c & 1)) at[i * P + c] = rhs[i * P + c] = 0;
+    // Voxels without edges are solved for at once, so that they do not decide when to stop.
+    std::vector<long> alone;
+    for (long i = 0; i < n; ++i)
+      if (top.edges.row[i] == top.edges.row[i + 1]) alone.push_back(i);
+    std::vector<T> own;
+    if (!alone.empty()) {
+      relax(0, rhs.data(), z.data(), 1.0, false);
+      for (long i : alone)
+        for (int c = 0; c < P; ++c) {
+          own.push_back(z[i * P + c]);
+          at[i * P + c] = rhs[i * P + c] = 0;
+        }
+    }
+    auto finish = [&] {
+      for (size_t k = 0; k < alone.size(); ++k)
+        for (int c = 0; c < P; ++c) at[alone[k] * P + c] = own[k * P + c];
+      std::copy(at.begin(), at.end(), x);
+    };
     const double whole = precondition(rhs, z);
     if (!(whole > 0)) {
-      std::fill(x, x + n * P, 0.0);
+      std::fill(at.begin(), at.end(), T(0));
+      finish();
       return {0, 0.0};
     }
     rows(0, at.data(), rhs.data(), r.data());
@@ -171,7 +190,7 @@ class Solver {
       });
       ++step;
     }
-    std::copy(at.begin(), at.end(), x);
+    finish();
     return {step, std::sqrt(std::max(rz, 0.0) / whole)};
   }
 
@@ -198,10 +217,13 @@ class Solver {
 
  private:
   void coarsen() {
-    while (levels_.size() < 32 && levels_.back().edges.n > kCoarsest) {
+    while (levels_.size() < 32) {
       Level<T>& fine = levels_.back();
+      long alone = 0;  // voxels without edges stay so on every level
+      for (long i = 0; i < fine.edges.n; ++i) alone += fine.edges.row[i] == fine.edges.row[i + 1];
+      if (fine.edges.n - alone <= kCoarsest) break;
       const long count = group_voxels(fine.edges, fine.group);
-      if (2 * count > fine.edges.n) break;  // hardly any edges left
+      if (2 * (count - alone) > fine.edges.n - alone) break;  // hardly any edges left
       Level<T>& coarse = levels_.emplace_back();
       join(fine.edges, fine.group, count, coarse.edges);
     }

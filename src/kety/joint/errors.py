@@ -25,7 +25,7 @@ DRAWS = 4
 """Right-hand sides of four draws each, from which each voxel's share is estimated."""
 VECTOR_DRAWS = 32
 EXACT = 600
-"""Most voxels whose covariance is computed without draws where parameters are not scaled."""
+"""Most voxels that are computed without draws."""
 WEAK_PIVOT = 1e-10
 UNIT = pack(np.eye(4))
 
@@ -35,9 +35,14 @@ def own_share(setup: Setup, strength: float, seed: int = 0) -> Doubles:
 
     In the metric of the data the estimate is a mean over voxels with weights g = (1 + L)^-1, L the
     graph's Laplacian times the strength. The share is g_ii; it is also the variance of the
-    posterior relative to that of the voxelwise estimate. From random draws; 1 for voxels alone.
+    posterior relative to that of the voxelwise estimate; 1 for voxels alone. Exact up to `EXACT`
+    voxels, else from random draws.
     """
     graph, count = setup.graph, len(setup.voxels)
+    if count <= EXACT:
+        weights = graph.matrix().toarray().astype(np.float64) * (strength * setup.unit)
+        laplacian = np.diag(weights.sum(axis=1)) - weights
+        return np.asarray(np.diag(np.linalg.inv(np.eye(count) + laplacian))).copy()
     metric = np.tile(UNIT, (count, 1))
     penalty = Penalty(graph, metric, strength * setup.unit)
     system = graph_system(penalty, setup.voxels.problem.threads)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kety.errors import KetyError
 from kety.fitting.engine import KernelFit
 from kety.fitting.status import FITTED, Status
 from kety.joint.errors import full_covariance, invert, own_share, shared_covariance
-from kety.joint.graph import Places, places
+from kety.joint.graph import Places, graph_of, places
 from kety.joint.hyper import Choice, choose_strength, flat_of
 from kety.joint.normals import Doubles
 from kety.joint.options import Joint
@@ -81,6 +82,14 @@ def estimate_jointly(
     tell
         Given each stage of the work in words.
     """
+    if not isinstance(joint.similarity, str):
+        whole = graph_of(joint.similarity)
+        if len(whole) != len(curves):
+            raise KetyError(
+                f"the matrix of similarities is for {len(whole)} voxels, but {len(curves)} are "
+                "fitted; give a row and a column for each of them, in the order of the mask"
+            )
+        joint = replace(joint, similarity=whole.matrix())
     usable = np.isin(single.status, FITTED) & np.isfinite(single.parameters).all(axis=1)
     rows = np.flatnonzero(usable)
     every = every_voxel(problem)
@@ -95,7 +104,7 @@ def estimate_jointly(
     if strength == "auto":
         options = joint
         if not isinstance(joint.similarity, str):
-            options = replace(joint, similarity=_rows_of(joint.similarity, rows))
+            options = replace(joint, similarity=joint.similarity[rows][:, rows])
         choice = choose_strength(every, options, make_solver, part, at, tell)
         strength = choice.strength
     voxelwise = single.parameters[rows].astype(np.float64)
@@ -105,12 +114,6 @@ def estimate_jointly(
     found = at_strength(setup, float(strength))
     tell("standard errors")
     return _result(problem, setup, found, float(strength), choice, single, rows, joint)
-
-
-def _rows_of(similarity: Any, rows: NDArray[np.intp]) -> Any:
-    from kety.joint.graph import graph_of
-
-    return graph_of(similarity).matrix()[rows][:, rows]
 
 
 def _nothing(single: KernelFit) -> JointFit:
@@ -139,7 +142,10 @@ def _result(
     lo, hi = problem.kernel_bounds()
     p = found.parameters
     fixed = np.broadcast_to(hi <= lo, p.shape)
-    at_bound = ((p <= lo) | (p >= hi)) & ~fixed
+    # In the precision of the maps a value beside its bound lies on it.
+    near = np.finfo(dtype).eps * np.maximum(np.abs(lo), np.abs(hi))
+    at_bound = ((p <= lo + near) | (p >= hi - near)) & ~fixed
+    p = np.where(at_bound, np.where(p <= lo + near, lo, hi), p)
     free_count = problem.free_count
     own = np.ones(len(rows))
     covariance = np.zeros((len(rows), 10))
@@ -168,7 +174,7 @@ def _result(
     status = np.where(at_bound.any(axis=1), Status.AT_BOUND, Status.CONVERGED)
     status[lost > 0] = Status.NOT_IDENTIFIABLE
     status[found.lost] = Status.ITERATION_LIMIT
-    spread = single.cost[rows] / np.maximum(1.0 - single.r2[rows], np.finfo(dtype).tiny)
+    spread = _spread(setup.voxels.curves)
     baseline = None
     if single.baseline is not None and found.normals.baseline is not None:
         # Its error stays that of the voxelwise fit: a constant is each voxel's own.
@@ -208,6 +214,16 @@ def _result(
         found.linear_steps,
         found.converged,
     )
+
+
+def _spread(curves: NDArray[Any]) -> Doubles:
+    """Sum of squares of every curve (V,) about its mean."""
+    out = np.empty(len(curves))
+    block = 1 << 16
+    for first in range(0, len(curves), block):
+        part = curves[first : first + block].astype(np.float64)
+        out[first : first + block] = part.var(axis=1) * part.shape[1]
+    return np.maximum(out, 1e-300)
 
 
 def _pooled_errors(

@@ -139,14 +139,17 @@ def window_offsets(
         Distance of voxels along each axis, equal where left out.
     """
     steps = np.ones(3)
-    steps[: len(shape)] = 1.0 if spacing is None else spacing[: len(shape)]
+    if spacing is not None:
+        given = min(len(spacing), len(shape))
+        steps[:given] = spacing[:given]
     sizes = np.ones(3, dtype=int)
     sizes[: len(shape)] = shape
     steps = steps / steps[sizes > 1].min(initial=steps.max())
     reach = np.where(sizes > 1, np.maximum(1.0, radius / steps), 0.0)
-    ranges = [np.arange(-int(r), int(r) + 1) for r in reach]
+    # A step that lies on the radius is inside, however its division was rounded.
+    ranges = [np.arange(-int(r + 1e-6), int(r + 1e-6) + 1) for r in reach]
     o = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-    inside = ((o / np.maximum(reach, 1.0)) ** 2).sum(axis=1) <= 1.0 + 1e-9
+    inside = ((o / np.maximum(reach, 1.0)) ** 2).sum(axis=1) <= 1.0 + 1e-6
     o = o[inside & o.any(axis=1)]
     order = np.argsort(((o * steps) ** 2).sum(axis=1), kind="stable")
     return np.ascontiguousarray(o[order], dtype=np.int32)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
+from kety.fitting.engine import power_of_two
 from kety.fitting.forward import kernel_curves
 from kety.fitting.status import FITTED
 from kety.joint.graph import Places, places
@@ -68,9 +69,10 @@ class Choice:
 
 @dataclass(eq=False)
 class _Fold:
-    """Frames left out, which voxels take part and what was measured, the fit of the others."""
+    """Frames left out with the root of their weights, the voxels, and the fit of the others."""
 
     times: Doubles
+    certainty: Doubles
     rows: NDArray[np.intp]
     measured: NDArray[Any]
     setup: Setup
@@ -89,7 +91,8 @@ class _Fold:
         if found.normals.baseline is not None:
             predicted += found.normals.baseline[:, None]
         # Single frames that nothing predicts, as where the patient moved, must not decide.
-        size = np.abs(predicted - self.measured) / np.sqrt(setup.own_noise)[:, None]
+        size = np.abs(predicted - self.measured) * self.certainty
+        size /= np.sqrt(setup.own_noise)[:, None]
         score = np.where(size < FAR, size * size, FAR * (2.0 * size - FAR))
         return np.asarray(score.sum(axis=1))
 
@@ -261,8 +264,14 @@ def _folds(
     folds = []
     for k in range(joint.folds):
         left_out = used[k :: joint.folds]
+        if not len(left_out):
+            continue
         kept = np.setdiff1d(np.arange(frames), left_out)
         weights = None if problem.weights is None else problem.weights[kept]
+        # Noise is given for the weights that the kernel uses, see `kernel_input`.
+        certainty = np.ones(len(left_out))
+        if weights is not None and problem.weights is not None:
+            certainty = np.sqrt(problem.weights[left_out] / power_of_two(float(weights.max())))
         one = replace(problem, times=problem.times[kept], weights=weights)
         solver = make_solver(one)
         rest = np.ascontiguousarray(curves[:, kept])
@@ -284,7 +293,7 @@ def _folds(
             chosen[rows],
         )
         measured = np.asarray(curves[rows][:, left_out], dtype=np.float64)
-        folds.append(_Fold(problem.times[left_out], rows, measured, setup))
+        folds.append(_Fold(problem.times[left_out], certainty, rows, measured, setup))
     if not folds:
         raise KetyError("no voxel can be fitted when frames are left out; give the strength")
     return folds

@@ -171,9 +171,7 @@ def join_anywhere(seed: int = 0) -> Join:
                 weight = np.minimum(1.0, 2.0 - 2.0 * distance / limit)
                 np.fill_diagonal(weight, 0.0)
                 close = _without_bridges(weight > 0)
-                # The first so many in an order that the noise knows nothing of.
-                close &= np.cumsum(close, axis=1) <= CHANCE
-                i, j = np.nonzero(close)
+                i, j = np.nonzero(_next_ones(close, CHANCE))
                 rows.append(group[i])
                 columns.append(group[j])
                 weights.append(weight[i, j])
@@ -200,3 +198,18 @@ def _without_bridges(close: NDArray[np.bool_]) -> NDArray[np.bool_]:
     torn = common.sum(axis=1) / pairs < TORN
     loose = torn[:, None] & (common < SHARED * others[:, None])
     return np.asarray(kept & ~loose & ~loose.T)
+
+
+def _next_ones(close: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """Of the voxels (V, V) close to each, the first ``count`` that follow it in their order.
+
+    The order is random, so the noise knows nothing of it; and each begins at its own place, so
+    that nobody is everybody's neighbour.
+    """
+    size = len(close)
+    following = (np.arange(size)[:, None] + np.arange(1, size + 1)) % size
+    turned = np.take_along_axis(close, following, axis=1)
+    turned &= np.cumsum(turned, axis=1) <= count
+    kept = np.zeros_like(close)
+    np.put_along_axis(kept, following, turned, axis=1)
+    return kept

@@ -58,9 +58,11 @@ def nearest(coordinates: Doubles, count: int) -> Graph:
     if count < 1:
         return _joined(voxels, np.empty(0, np.intp), np.empty(0, np.intp))
     _, found = KDTree(coordinates).query(coordinates, k=count + 1, workers=-1)
-    own = np.repeat(np.arange(voxels), count + 1)
-    other = np.asarray(found).ravel()
-    return _joined(voxels, own[own != other], other[own != other])
+    others = np.asarray(found) != np.arange(voxels)[:, None]
+    # Of voxels at one place the tree may not name the own one; then the last goes.
+    others &= np.cumsum(others, axis=1) <= count
+    own, place = np.nonzero(others)
+    return _joined(voxels, own, np.asarray(found)[own, place])
 
 
 def nearest_in_window(

@@ -75,17 +75,26 @@ class Joint:
             isinstance(self.neighbours, int) and self.neighbours >= 1
         ):
             raise KetyError(f"neighbours must be a whole number >= 1, found {self.neighbours!r}")
-        if self.neighbours is not None and self.similarity not in ("temporal", "spatial"):
+        named = self.similarity if isinstance(self.similarity, str) else "matrix"
+        if self.neighbours is not None and named not in ("temporal", "spatial"):
             raise KetyError(
                 "neighbours are counted for the similarities temporal and spatial; graph takes "
                 "all within its radius that agree"
             )
-        if self.spacing is not None and not all(
-            np.isfinite(s) and s > 0 for s in np.atleast_1d(self.spacing)
-        ):
+        if self.spacing is not None and not _lengths(self.spacing):
             raise KetyError(f"spacing must be lengths above 0, found {self.spacing!r}")
         if not isinstance(self.folds, int) or self.folds < 2:
             raise KetyError(f"folds must be a whole number of at least 2, found {self.folds!r}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise KetyError(f"seed must be a whole number of at least 0, found {self.seed!r}")
+
+
+def _lengths(values: Any) -> bool:
+    try:
+        sizes = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError):
+        return False
+    return sizes.ndim == 1 and sizes.size > 0 and bool((np.isfinite(sizes) & (sizes > 0)).all())
 
 
 def _not_negative(value: Any) -> bool:

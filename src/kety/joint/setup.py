@@ -168,12 +168,15 @@ def make_graph(
             *_joins(joint, where, offsets, problem.threads), features, variance, problem.threads
         )
     kept = joint.neighbours
+    if joint.similarity == "spatial" and where is None:
+        raise KetyError(
+            "the spatial similarity needs voxels on a grid of two or three axes; give curves "
+            "(X, Y, T) or (X, Y, Z, T) and a mask, or another similarity"
+        )
+    if count < 3:  # no distances whose spread could be a scale
+        return graph_of(np.ones((count, count)))
     if joint.similarity == "spatial":
-        if where is None:
-            raise KetyError(
-                "the spatial similarity needs voxels on a grid of two or three axes; give curves "
-                "(X, Y, T) or (X, Y, Z, T) and a mask, or another similarity"
-            )
+        assert where is not None
         if kept is None and count <= DENSE:
             return neighbours.dense_spatial(_coordinates(joint, where))
         if offsets is None:
@@ -210,7 +213,8 @@ def _offsets(joint: Joint, where: Places) -> NDArray[np.int32] | None:
 def _coordinates(joint: Joint, where: Places) -> Doubles:
     step = np.ones(3)
     if joint.spacing is not None:
-        step[: len(joint.spacing)] = joint.spacing
+        given = joint.spacing[:3]
+        step[: len(given)] = given
     return where.indices * step
 
 

@@ -42,6 +42,8 @@ FEW = 0.02
 """Share of voxels that may still be on their way when the others have arrived."""
 SINGLE_REACH = 1e-5
 """Residual of a linear system down to which single precision reaches."""
+TOO_STRONG = 1e4
+"""Strength times mean degree that single precision does not hold beside the data."""
 FIRST_DAMPING = 1e-4
 
 
@@ -66,7 +68,8 @@ class Tolerances:
     ``fall``: a step's fall of the energy for each voxel; ``relative``: or relative to the energy;
     ``steps``: most Gauss-Newton steps; ``linear``: residual of each linear system, relative;
     ``linear_steps``: most conjugate-gradient steps; ``rounds``: how often a step is solved for
-    again with those that it would carry over a bound held there.
+    again with those that it would carry over a bound held there; ``unit``: of the energy, the
+    noise.
     """
 
     fall: float = 1e-3
@@ -75,6 +78,7 @@ class Tolerances:
     linear: float = 1e-2
     linear_steps: int = 500
     rounds: int = 2
+    unit: float = 1.0
 
 
 TIGHT = Tolerances(fall=0.0, relative=1e-13, steps=200, linear=1e-8, linear_steps=5000, rounds=4)
@@ -129,7 +133,12 @@ def solve(
     weight of each voxel's sum of squares.
     """
     stop = tolerances or Tolerances()
-    system = graph_system(penalty, voxels.problem.threads, single=stop.linear > SINGLE_REACH)
+    single = (
+        voxels.problem.dtype == np.float32
+        and stop.linear > SINGLE_REACH
+        and penalty.strength * penalty.graph.mean_degree < TOO_STRONG
+    )
+    system = graph_system(penalty, voxels.problem.threads, single=single)
     box, p, now, force, energy = min(
         (_begin(system, voxels, precision, b, x) for x, b in zip(starts, bounds, strict=True)),
         key=lambda begun: begun[-1],
@@ -141,13 +150,15 @@ def solve(
     while not converged and len(energies) <= stop.steps:
         step, spent = _step(system, now, force, p, box, damping, stop)
         linear_steps += spent
-        trial = _descend(system, voxels, precision, box, now, force, p, step, energy)
+        trial = _descend(system, voxels, precision, box, now, force, p, step, energy, stop.unit)
         bad = trial.bad
         damping = np.where(bad, np.maximum(8.0 * damping, 1e-2), np.maximum(0.3 * damping, 1e-7))
         fall = energy - trial.energy
         p, now, force, energy = trial.parameters, trial.normals, trial.force, trial.energy
         energies.append(energy)
-        quiet = quiet + 1 if fall <= stop.fall * len(voxels) + stop.relative * energy else 0
+        quiet = (
+            quiet + 1 if fall <= stop.fall * stop.unit * len(voxels) + stop.relative * energy else 0
+        )
         converged = (quiet > 0 and bad.sum() <= FEW * len(voxels)) or quiet >= QUIET
     lost = np.zeros(len(voxels), bool) if converged else bad
     if not converged and not lost.any():
@@ -273,6 +284,7 @@ def _descend(
     p: Doubles,
     step: Doubles,
     energy: float,
+    unit: float,
 ) -> _Trial:
     """The point that the step leads to, shortened until the energy falls.
 
@@ -283,13 +295,13 @@ def _descend(
     hurt = np.zeros(len(voxels), dtype=bool)
     for attempt in range(ATTEMPTS):
         after = voxels.normals(p + move, precision)
-        bad = _misfits(voxels, now, after, move)
+        bad = _misfits(voxels, now, after, move, unit)
         rows = np.flatnonzero(bad)
         if len(rows):
             some, before = voxels.subset(rows), rows_of(now, rows)
             shorter = SHORTER * move[rows]
             between = some.normals(p[rows] + shorter, precision[rows])
-            still = _misfits(some, before, between, shorter)
+            still = _misfits(some, before, between, shorter, unit)
             shorter[still] = 0.0
             put(between, np.flatnonzero(still), rows_of(before, still))
             move[rows] = shorter
@@ -311,7 +323,9 @@ def _descend(
     return _Trial(p, now, force, energy, bad | hurt)
 
 
-def _misfits(voxels: Voxels, now: Normals, after: Normals, move: Doubles) -> NDArray[np.bool_]:
+def _misfits(
+    voxels: Voxels, now: Normals, after: Normals, move: Doubles, unit: float
+) -> NDArray[np.bool_]:
     """Voxels (V,) whose sum of squares exceeds what its quadratic model says of the move."""
     from kety import _native
 
@@ -324,4 +338,4 @@ def _misfits(voxels: Voxels, now: Normals, after: Normals, move: Doubles) -> NDA
         voxels.problem.threads,
     )
     excess = after.cost - now.cost - expected
-    return np.asarray(~(excess <= MISFIT * np.abs(expected) + SMALL_MISFIT))
+    return np.asarray(~(excess <= MISFIT * np.abs(expected) + SMALL_MISFIT * unit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,8 @@ def at_strength(
     penalty = setup.penalty(strength)
     if tolerances is None:
         tolerances = SINGLE if setup.voxels.problem.dtype == np.float32 else DOUBLE
+    unit = float(np.median(setup.precision * setup.noise))  # 1 where the penalty is scaled
+    tolerances = replace(tolerances, unit=unit)
     starts = [setup.guide if start is None else start, setup.voxelwise]
     return solve(
         setup.voxels,
