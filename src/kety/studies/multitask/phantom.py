@@ -29,7 +29,7 @@ from kety.studies.records import Effort, Outcome, Picture, Table
 
 BETTER: Final = 3.0
 """Voxelwise over joint error that is wanted of every parameter."""
-KEPT: Final = {1: (85.0, 115.0), 2: (95.0, 105.0), 4: (95.0, 105.0)}
+KEPT: Final = {1: (85.0, 115.0), 4: (95.0, 105.0)}
 """Voxels of a lesion to the % of its contrast that may be left."""
 WIDER: Final = 0.1
 """Voxels by which a border may become wider."""
@@ -50,7 +50,7 @@ SHOWN: Final = {"ktrans": "Ktrans, 1/min", "kep": "kep, 1/min"}
 def run(effort: Effort) -> Outcome:
     """Fit the phantoms of both models by every method."""
     began = time.perf_counter()
-    size, seeds, others = effort.pick(64, 128), effort.pick(4, 10), effort.pick(1, 4)
+    size, seeds, others = effort.pick(64, 128), effort.pick(4, 20), effort.pick(1, 4)
     found = [fit_phantoms(model, size, effort, seeds, others) for model in MODELS]
     return Outcome(
         "phantom",
@@ -125,7 +125,7 @@ def targets(one: Fitted) -> list[tuple[str, bool]]:
             all(r >= BETTER for r in ratios.values()),
         )
     ]
-    for size in SIZES:
+    for size in KEPT:
         found.append(_contrast_target(one, size))
     wider = {n: one.wider(OURS, n).value for n in names}
     words = ", ".join(f"{NAMES[n]} {_signed(w)}" for n, w in wider.items())
@@ -252,8 +252,9 @@ def coverage_table(found: Sequence[Fitted]) -> Table:
         f"Voxels whose truth lies within one standard error, % ({COVERED:g} expected)",
         ("model", "parameter", "method", "all voxels", "95 % from", "to", "lesions"),
         tuple(rows),
-        "Standard errors of a joint estimate know the noise, not the bias of joining unlike voxels "
-        "(gradients, lesions).",
+        "Standard errors of a joint estimate are those of its posterior: they allow for smoothing as "
+        "strong as differences between neighbours were taken to be, so where tissue is uniform, as "
+        "mostly here, they are too wide; in lesions they are about right.",
     )
 
 
