@@ -175,7 +175,7 @@ class TestPhantom:
         outcome = phantom.run(TINY)
         html = written(outcome, tmp_path)
         assert "Contrast of lesions" in html
-        assert len(outcome.targets) == 5
+        assert len(outcome.targets) == 4
 
     @staticmethod
     def fitted(rms: float, kept: float, width: float) -> Fitted:
@@ -194,10 +194,10 @@ class TestPhantom:
     @pytest.mark.parametrize(
         ("numbers", "expected"),
         [
-            ((0.3, 1.0, 0.35), [True, True, True, True, True]),
-            ((0.4, 1.0, 0.35), [False, True, True, True, True]),
-            ((0.3, 0.9, 0.35), [True, True, False, False, True]),
-            ((0.3, 0.8, 0.45), [True, False, False, False, False]),
+            ((0.3, 1.0, 0.35), [True, True, True, True]),
+            ((0.4, 1.0, 0.35), [False, True, True, True]),
+            ((0.3, 0.9, 0.35), [True, True, False, True]),
+            ((0.3, 0.8, 0.45), [True, False, False, False]),
         ],
     )
     def test_targets_follow_the_numbers(

@@ -252,9 +252,9 @@ def coverage_table(found: Sequence[Fitted]) -> Table:
         f"Voxels whose truth lies within one standard error, % ({COVERED:g} expected)",
         ("model", "parameter", "method", "all voxels", "95 % from", "to", "lesions"),
         tuple(rows),
-        "Standard errors of a joint estimate are those of its posterior: they allow for smoothing as "
-        "strong as differences between neighbours were taken to be, so where tissue is uniform, as "
-        "mostly here, they are too wide; in lesions they are about right.",
+        "Standard errors of a joint estimate are those of its posterior: they allow for as much "
+        "difference between neighbours as the penalty does, so where tissue is uniform, as mostly "
+        "here, they are too wide; in lesions they are about right.",
     )
 
 
