@@ -24,12 +24,13 @@ from cases import (
 from kety import MODELS, Joint, KetyError, Status
 from kety.fitting.problem import make_problem
 from kety.joint import hyper
+from kety.joint.energy import checked_terms, paper_edges, value_and_gradient
 from kety.joint.graph import places
 from kety.models import ROLES
 from kety.simulate import LesionPhantom, contrast_kept, simulate_lesions
 from kety.studies.multitask.data import noisy, reference_sequence
 from kety.studies.multitask.methods import estimate, same_tissue
-from naive_joint import normal_equations
+from naive_joint import least_energy, normal_equations
 
 FRAMES = len(TWO_PHASE)
 AIF = artery("georgiou", TWO_PHASE[-1] + 5)
@@ -267,6 +268,31 @@ def test_unit_of_the_curves_changes_nothing_of_equation_3(strength: float, dtype
         joint = Joint(w, strength=strength * unit**2, scaled=False)
         found.append(fit(curves * unit, joint, aif=one, **options))
     assert apart(*found, names=("k1", "k2")) < (1e-3 if dtype == "float32" else 1e-4)
+
+
+@pytest.mark.parametrize("weights", [None, np.linspace(0.5, 3.0, len(GROWING))])
+@pytest.mark.parametrize("strength", [10.0, 1e3, 1e5])
+def test_strength_of_the_papers_penalty_is_its_lambda(strength: float, weights: Any) -> None:
+    """The maps are where equation 3 has its minimum."""
+    curves, aif = two_tissues(np.random.default_rng(82), 0.1)
+    w = np.exp(-0.3 * ((PLACES[:, None] - PLACES) ** 2).sum(axis=2))
+    options: dict[str, Any] = {"delay": False, "dtype": "float64", "weights": weights}
+    model = "one_compartment"
+    joint = Joint(w, strength=strength, scaled=False)
+    maps = fit(curves, joint, times=GROWING, aif=aif, model=model, **options)
+    problem = make_problem(
+        GROWING, aif, model, bounds=None, threads=1, find_enhancing=False, **options
+    )
+
+    def kernel(suffix: str = "") -> Floats:
+        values = {n: maps[n + suffix].values for n in ("k1", "k2")} | {"delay": np.zeros(36)}
+        return problem.model.kernel_parameters(values, aif, 36)
+
+    rates = np.diag([0.0, 1.0, 1.0, 0.0])
+    terms = checked_terms(problem, curves, paper_edges(w, len(GROWING), strength), rates)
+    least = least_energy(terms, kernel("_voxelwise"))
+    assert value_and_gradient(terms, kernel())[0] == pytest.approx(least, rel=1e-5)
+    assert value_and_gradient(terms, kernel("_voxelwise"))[0] > least * (1 + 1e-4)
 
 
 # --- shapes and layouts ---------------------------------------------------------------------------
