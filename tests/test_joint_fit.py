@@ -983,3 +983,19 @@ def test_a_harmful_graph_is_not_used() -> None:
         assert_voxelwise(maps, fit(curves, delay=False, dtype="float64", **options))
         right = fit(curves, Joint(1.0 - across), delay=False, dtype="float64", **options)
         assert right.attrs["joint_strength"] > 0.0
+
+
+def test_strength_of_equation_3_chosen_from_a_part_serves_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The penalty is divided by the number of voxels, so a part of them takes a smaller lambda."""
+    one = simulate_lesions((64, 64, 1), noise=12.0, seed=5)
+    joint = Joint("spatial", neighbours=8, scaled=False)
+
+    def chosen() -> float:
+        maps = fit(one.curves, joint, times=one.times, aif=one.aif)
+        return float(maps.attrs["joint_strength"])
+
+    whole = chosen()
+    monkeypatch.setattr(hyper, "ENOUGH", 1024)
+    assert 0.25 <= chosen() / whole <= 4.0

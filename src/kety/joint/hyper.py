@@ -132,9 +132,11 @@ def choose_strength(
     trials.error(0.0)
     best = _chosen(trials)
     tried = sorted(trials.scores)
+    # Equation 3 divides the penalty by the number of voxels, of which these may be a part.
+    whole = 1.0 if joint.scaled else len(curves) / len(chosen)
     return Choice(
-        trials.scaled(best),
-        tuple(trials.scaled(t) for t in tried),
+        trials.scaled(best) * whole,
+        tuple(trials.scaled(t) * whole for t in tried),
         tuple(trials.error(t) for t in tried),
         len(chosen),
     )
