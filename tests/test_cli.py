@@ -18,10 +18,11 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from numpy.typing import NDArray
 
 import kety
+from commands import good, run
 from kety import api
 from kety.cli.fit_options import fit_options
 from kety.cli.main import COMMANDS, INTERRUPTED, main
@@ -51,16 +52,6 @@ TR, ANGLE, R1 = 0.004, 20.0, 4.5
 VFA = (2.0, 8.0, 15.0, 20.0)
 DELAY = 30.0
 SIZE = "32,27,2"
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def good(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def map_of(folder: Path, name: str) -> NDArray[Any]:

@@ -1004,3 +1004,25 @@ def test_strength_of_equation_3_chosen_from_a_part_serves_the_whole(
     part = chosen()
     assert 0 < whole < np.inf
     assert 0.5 * whole <= part <= 2.0 * whole
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e18])
+def test_a_wild_curve_warns_of_nothing_and_does_not_spread(factor: float) -> None:
+    """Within its own noise it agrees with any other."""
+    rng = np.random.default_rng(91)
+    curves = (CLEAN + rng.normal(0.0, 5.0, CLEAN.shape)).reshape(6, 6, -1)
+    mask = np.ones((6, 6), bool)
+    mask[2, 2] = False
+    alone = fit(curves, Joint(strength=4.0), mask=mask)
+    curves[2, 2] = factor * rng.normal(0.0, 5.0, FRAMES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        maps = fit(curves, Joint(strength=4.0))
+    for name in ("ktrans", "kep", "vb"):
+        others = [np.delete(m[name].values.ravel(), 14) for m in (maps, alone)]
+        np.testing.assert_allclose(*others, rtol=0.1, err_msg=name)
+
+
+def test_strength_is_told_as_asked_where_no_voxel_takes_part() -> None:
+    maps = fit(np.full((3, 3, FRAMES), np.nan), Joint(strength=5.0))
+    assert maps.attrs["joint_strength"] == 5.0

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from click.testing import CliRunner, Result
+from click.testing import Result
 from numpy.typing import NDArray
 
 import kety
-from kety.cli.main import INTERRUPTED, main
+from commands import good, run
+from kety.cli.main import INTERRUPTED
 from kety.fitting.status import FITTED, Status
 from kety.io import bids, read_volume
 from kety.joint import estimate as joint_estimate
@@ -31,16 +32,6 @@ from kety.simulate import simulate_abdomen
 
 SIZE, NOISE = (32, 27, 2), 6.0
 PARAMETERS = ("ktrans", "kep", "vb", "delay", "ve", "vp")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def good(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def fit(ct: Path, out: Path, *options: object, mask: str = "tumour") -> Result:

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 import kety
-from kety.cli.main import main
+from commands import good, run
 from kety.errors import KetyError
 from kety.inputs import population_input
 from kety.io import read_volume, write_series, write_volume
@@ -488,16 +488,6 @@ def test_regions_that_make_no_sense(
 
 
 # --- on the road from files to maps -----------------------------------------------------------
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def good(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 @pytest.fixture(scope="module")

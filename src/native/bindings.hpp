@@ -51,6 +51,26 @@ const T* checked(nb::dict d, const char* name, size_t size) {
   return a.data();
 }
 
+// Input, frames, weights and scales that every call with measured curves takes.
+template <class T>
+void read_kernel(CurvesOfVoxels& call, nb::list levels, const Array<double>& times,
+                 nb::object weights, nb::dict options) {
+  if (levels.size() != kLevels) throw std::invalid_argument("wrong number of piece levels");
+  for (int i = 0; i < kLevels; ++i) {
+    call.input[i] = pieces_of(nb::cast<nb::dict>(levels[i]));
+    call.pieces = std::max(call.pieces, call.input[i].count);
+  }
+  call.times = times.data();
+  call.frames = static_cast<int>(times.size());
+  if (!weights.is_none()) {
+    auto w = nb::cast<Array<T>>(weights);
+    if (w.size() != times.size()) throw std::invalid_argument("weights must be (frames)");
+    call.weights = w.data();
+  }
+  call.weight_sum = nb::cast<double>(options["weight_sum"]);
+  call.curve_scale = nb::cast<double>(options["curve_scale"]);
+}
+
 // Adds the sampled models and the direct searches to the module.
 void bind_direct(nb::module_& module);
 // Adds what joint estimation needs: normal equations, voxel graphs, the linear systems on them.

@@ -161,24 +161,13 @@ void fit(nb::list levels, Array<double> times,
          Out<unsigned char> status, Out<unsigned char> undetermined, int threads,
          const std::string& instruction_set) {
   FitCall call = {};
-  if (levels.size() != kLevels) throw std::invalid_argument("wrong number of piece levels");
-  for (int i = 0; i < kLevels; ++i) {
-    call.input[i] = pieces_of(nb::cast<nb::dict>(levels[i]));
-    call.pieces = std::max(call.pieces, call.input[i].count);
-  }
-  call.times = times.data();
-  call.frames = static_cast<int>(times.size());
+  read_kernel<T>(call, levels, times, weights, options);
   if (curves.shape(1) != times.size())
     throw std::invalid_argument("curves must be (voxels, frames)");
   call.curves = curves.data();
   call.voxels = static_cast<long>(curves.shape(0));
   call.voxel_stride = curves.stride(0);
   call.frame_stride = curves.stride(1);
-  if (!weights.is_none()) {
-    auto w = nb::cast<Array<T>>(weights);
-    if (w.size() != times.size()) throw std::invalid_argument("weights must be (frames)");
-    call.weights = w.data();
-  }
   nb::object search_weights = options["search_weights"];
   if (!search_weights.is_none()) {
     auto w = nb::cast<Array<T>>(search_weights);
@@ -195,7 +184,6 @@ void fit(nb::list levels, Array<double> times,
     call.xfloor[i] = xfloor.at(i);
   }
   call.baseline = !offset.is_none();
-  call.weight_sum = nb::cast<double>(options["weight_sum"]);
   call.frames_used = nb::cast<int>(options["frames_used"]);
   call.max_evaluations = nb::cast<int>(options["max_evaluations"]);
   call.ftol = nb::cast<double>(options["ftol"]);
@@ -205,7 +193,6 @@ void fit(nb::list levels, Array<double> times,
   call.rival = nb::cast<float>(options["rival"]);
   call.enhancement = nb::cast<float>(options["enhancement"]);
   call.dictionary_error = nb::cast<float>(options["dictionary_error"]);
-  call.curve_scale = nb::cast<double>(options["curve_scale"]);
 
   const size_t m = nb::cast<size_t>(dictionary["delays"]),
                k = nb::cast<size_t>(dictionary["rates"]), r = nb::cast<size_t>(dictionary["rank"]);

@@ -57,24 +57,8 @@ void forward_any(const ForwardCall& call, long begin, long end, bool single) {
 template <class T, int W>
 void fit_range(const FitCall& call, long begin, long end) {
   constexpr int F = KETY_LANES;
-  OwnPieces<T> in[kLevels];
-  Problem<T> problem = {};
-  for (int i = 0; i < kLevels; ++i) {
-    in[i] = cast_pieces<T>(call.input[i]);
-    problem.input[i] = in[i].pieces;
-    problem.limit[i] = static_cast<T>(call.input[i].rate_limit);
-  }
-  problem.times = call.times;
-  problem.baseline = call.baseline;
-  problem.weight_sum = static_cast<T>(call.weight_sum);
-  const bool plain = !call.weights && !call.baseline;
-  T* ones = nullptr;
-  if (!plain && !call.weights) {
-    ones = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * call.frames));
-    for (int j = 0; j < call.frames; ++j) ones[j] = 1;
-  }
-  problem.weights = ones ? ones : static_cast<const T*>(call.weights);
-  problem.frames = call.frames;
+  OwnProblem<T> own(call);
+  Problem<T>& problem = own.problem;
   for (int i = 0; i < kParameters; ++i) {
     problem.lo[i] = static_cast<T>(call.lo[i]);
     problem.hi[i] = static_cast<T>(call.hi[i]);
@@ -111,14 +95,13 @@ void fit_range(const FitCall& call, long begin, long end) {
   Scratch<T, W, F> scratch = make_scratch<T, W, F>(call);
   for (long v = begin; v < end; v += scratch.block) {
     const int n = static_cast<int>(end - v < scratch.block ? end - v : scratch.block);
-    if (plain)
+    if (own.plain)
       fit_block<T, W, F, true>(call, d, problem, v, n, scratch);
     else
       fit_block<T, W, F, false>(call, d, problem, v, n, scratch);
   }
   kety_release(scratch.memory);
-  if (ones) kety_release(ones);
-  for (auto& level : in) kety_release(level.memory);
+  own.close();
 }
 
 void fit_single(const FitCall& call, long begin, long end) {

@@ -13,13 +13,7 @@ void normals(nb::list levels, Array<double> times, Array<T> curves, nb::object w
              Out<double> unweighted, Out<double> gradient, Out<double> hessian, nb::object offset,
              int threads, const std::string& instruction_set) {
   NormalsCall call = {};
-  if (levels.size() != kLevels) throw std::invalid_argument("wrong number of piece levels");
-  for (int i = 0; i < kLevels; ++i) {
-    call.input[i] = pieces_of(nb::cast<nb::dict>(levels[i]));
-    call.pieces = std::max(call.pieces, call.input[i].count);
-  }
-  call.times = times.data();
-  call.frames = static_cast<int>(times.size());
+  read_kernel<T>(call, levels, times, weights, options);
   call.curves = curves.data();
   call.voxels = static_cast<long>(curves.shape(0));
   const size_t n = curves.shape(0);
@@ -27,14 +21,7 @@ void normals(nb::list levels, Array<double> times, Array<T> curves, nb::object w
       factor.size() != n || cost.size() != n || unweighted.size() != n ||
       gradient.size() != 4 * n || hessian.size() != 10 * n)
     throw std::invalid_argument("arrays of the normal equations do not fit the voxels");
-  if (!weights.is_none()) {
-    auto w = nb::cast<Array<T>>(weights);
-    if (w.size() != times.size()) throw std::invalid_argument("weights must be (frames)");
-    call.weights = w.data();
-  }
   call.baseline = nb::cast<bool>(options["baseline"]);
-  call.weight_sum = nb::cast<double>(options["weight_sum"]);
-  call.curve_scale = nb::cast<double>(options["curve_scale"]);
   call.tau_lo = nb::cast<double>(options["tau_lo"]);
   call.tau_hi = nb::cast<double>(options["tau_hi"]);
   call.parameters = parameters.data();

@@ -2,7 +2,6 @@
 // once.
 #pragma once
 #include "pieces.hpp"
-#include "solver.hpp"
 
 namespace KETY_NS {
 
@@ -74,34 +73,20 @@ KETY_STAGE void normals_block(const NormalsCall& call, const Problem<T>& problem
 
 template <class T, int W>
 void normals_range(const NormalsCall& call, long begin, long end) {
-  OwnPieces<T> in[kLevels];
-  Problem<T> problem = {};
-  for (int i = 0; i < kLevels; ++i) {
-    in[i] = cast_pieces<T>(call.input[i]);
-    problem.input[i] = in[i].pieces;
-    problem.limit[i] = static_cast<T>(call.input[i].rate_limit);
-  }
-  problem.times = call.times;
-  problem.frames = call.frames;
-  problem.baseline = call.baseline;
-  problem.weight_sum = static_cast<T>(call.weight_sum);
-  const bool plain = !call.weights && !call.baseline;
-  T* memory = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * call.frames * (W + 1)));
-  T *tile = memory, *ones = memory + static_cast<long>(call.frames) * W;
-  for (int j = 0; j < call.frames; ++j) ones[j] = 1;
-  problem.weights = call.weights ? static_cast<const T*>(call.weights) : ones;
+  OwnProblem<T> own(call);
+  T* tile = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * call.frames * W));
   auto* knots = static_cast<Lanes<T, W>*>(
       kety_allocate(static_cast<long>(sizeof(Lanes<T, W>)) * 2 * call.pieces));
   for (long v = begin; v < end; v += kNormalBlock) {
     const int n = static_cast<int>(end - v < kNormalBlock ? end - v : kNormalBlock);
-    if (plain)
-      normals_block<T, W, true>(call, problem, v, n, tile, knots);
+    if (own.plain)
+      normals_block<T, W, true>(call, own.problem, v, n, tile, knots);
     else
-      normals_block<T, W, false>(call, problem, v, n, tile, knots);
+      normals_block<T, W, false>(call, own.problem, v, n, tile, knots);
   }
-  kety_release(memory);
+  kety_release(tile);
   kety_release(knots);
-  for (auto& level : in) kety_release(level.memory);
+  own.close();
 }
 
 }  // namespace KETY_NS

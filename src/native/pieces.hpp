@@ -1,6 +1,6 @@
 // The input's pieces as the bindings pass them, brought to the precision of the arithmetic.
 #pragma once
-#include "kernel.hpp"
+#include "solver.hpp"
 
 namespace KETY_NS {
 
@@ -21,5 +21,35 @@ OwnPieces<T> cast_pieces(const PiecesCall& in) {
       {in.count, in.start, taylor, step, in.bucket, in.buckets, in.bucket_origin, in.bucket_rate},
       memory};
 }
+
+// The part of a solver's problem that measured curves give; its memory is released with `close`.
+template <class T>
+struct OwnProblem {
+  Problem<T> problem = {};
+  OwnPieces<T> levels[kLevels];
+  T* ones = nullptr;  // weights where there are none
+  bool plain;         // no weights, no baseline
+
+  explicit OwnProblem(const CurvesOfVoxels& call) : plain(!call.weights && !call.baseline) {
+    for (int i = 0; i < kLevels; ++i) {
+      levels[i] = cast_pieces<T>(call.input[i]);
+      problem.input[i] = levels[i].pieces;
+      problem.limit[i] = static_cast<T>(call.input[i].rate_limit);
+    }
+    problem.times = call.times;
+    problem.frames = call.frames;
+    problem.baseline = call.baseline;
+    problem.weight_sum = static_cast<T>(call.weight_sum);
+    if (!plain && !call.weights) {
+      ones = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * call.frames));
+      for (int j = 0; j < call.frames; ++j) ones[j] = 1;
+    }
+    problem.weights = ones ? ones : static_cast<const T*>(call.weights);
+  }
+  void close() {
+    if (ones) kety_release(ones);
+    for (auto& level : levels) kety_release(level.memory);
+  }
+};
 
 }  // namespace KETY_NS

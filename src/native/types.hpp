@@ -42,18 +42,24 @@ struct ForwardCall {
   double* jacobian;          // (voxels, frames, 2 + 2 exponentials) or null
 };
 
-struct FitCall {
+// What every evaluation of the kernel against measured curves needs.
+struct CurvesOfVoxels {
   PiecesCall input[kLevels];
   const double* times;
   int frames, pieces;  // pieces: the most of any level
-  const void* curves;  // T, strided
-  long voxels, voxel_stride, frame_stride;
+  const void* curves;  // T
+  long voxels;
   const void* weights;  // (frames) of T, or null
+  bool baseline;        // fit a constant of every voxel along
+  double weight_sum;
+  double curve_scale;  // brings the curves to the scale of the input, a power of two
+};
+
+struct FitCall : CurvesOfVoxels {
+  long voxel_stride, frame_stride;
   // Where the search looks at some of the frames only: its weights, 0 for the others; or null.
   const void* search_weights;
   double search_weight_sum;
-  bool baseline;  // fit a constant of every voxel along
-  double weight_sum;
   int frames_used;  // frames of weight above 0
   double lo[4], hi[4];
   // dictionary
@@ -69,7 +75,6 @@ struct FitCall {
   double ftol, xtol, rounding, xfloor[4];
   float candidate_ratio, rival, enhancement;
   float dictionary_error;  // squared error of the dictionary's curves, relative to their squares
-  double curve_scale;      // brings the curves to the scale of the input, a power of two
   // results
   void *parameters, *covariance, *cost, *r2;  // T
   void* offset;  // (voxels, 2) of T: fitted constant and its variance; null without baseline
@@ -79,15 +84,8 @@ struct FitCall {
 };
 
 // Sums of squares and normal equations of many voxels at given parameters (see normals.hpp).
-struct NormalsCall {
-  PiecesCall input[kLevels];
-  const double* times;
-  int frames, pieces;
-  const void* curves;  // T, (voxels, frames)
-  long voxels;
-  const void* weights;  // (frames) of T, or null
-  bool baseline;
-  double weight_sum, curve_scale, tau_lo, tau_hi;
+struct NormalsCall : CurvesOfVoxels {  // curves are (voxels, frames)
+  double tau_lo, tau_hi;
   const double* parameters;  // (voxels, 4)
   const double* factor;      // (voxels): of cost, gradient and hessian, beside the input's scale
   // results, in the unit of the curves

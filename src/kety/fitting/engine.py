@@ -233,4 +233,5 @@ def _replace(result: KernelFit, where: NDArray[np.intp], other: KernelFit) -> No
             total = target[where].astype(np.int64) + source
             target[where] = np.minimum(total, np.iinfo(target.dtype).max)
         elif target is not None:
-            target[where] = source
+            with np.errstate(over="ignore"):  # too large for the precision: infinite
+                target[where] = source

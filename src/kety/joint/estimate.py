@@ -100,7 +100,7 @@ def estimate_jointly(
     choice = None
     strength = joint.strength
     if not len(rows):
-        return _nothing(single)
+        return _nothing(single, 0.0 if joint.strength == "auto" else float(joint.strength))
     if strength == "auto":
         options = joint
         if not isinstance(joint.similarity, str):
@@ -116,11 +116,23 @@ def estimate_jointly(
     return _result(problem, setup, found, float(strength), choice, single, rows, joint)
 
 
-def _nothing(single: KernelFit) -> JointFit:
+def _nothing(single: KernelFit, strength: float) -> JointFit:
     count = len(single.status)
     empty = np.full(count, np.nan, single.cost.dtype)
     return JointFit(
-        single, empty, empty.copy(), np.zeros(count, bool), 0.0, None, 0.0, 0, 0.0, 0, 0, 0, True
+        single,
+        empty,
+        empty.copy(),
+        np.zeros(count, bool),
+        strength,
+        None,
+        0.0,
+        0,
+        0.0,
+        0,
+        0,
+        0,
+        True,
     )
 
 
@@ -159,8 +171,7 @@ def _result(
             covariance, lost = shared_covariance(setup, found.normals, held, own)
         else:
             covariance, own = full_covariance(setup, found.normals, strength, held, joint.seed)
-    before = setup.voxels.normals(setup.voxelwise).cost
-    excess = np.maximum(found.normals.cost - before, 0.0) / setup.noise
+    excess = np.maximum(found.normals.cost - setup.voxelwise_cost, 0.0) / setup.noise
     excess[~linked] = 0.0
     moved = np.sqrt(excess / max(free_count, 1))
     beyond = excess > chi2.ppf(BEYOND, max(free_count, 1))

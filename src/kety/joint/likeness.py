@@ -36,6 +36,8 @@ LEVEL, LEVEL_OF_FEW = 0.975, 0.995
 one that seems to belong to none is likelier noise than a lesion."""
 PASSES = 7
 """Most passes; fewer where the graph no longer changes."""
+TALL = 30.0
+"""Times the typical size of a fitted curve, the most that one counts for."""
 BLOCK = 1 << 16
 SHARED = 0.5
 """Of the neighbours that two joined voxels could have in common, how many they must have."""
@@ -84,6 +86,9 @@ def subspace(problem: Problem, parameters: Doubles, variance: float, seed: int =
     if problem.baseline:  # a constant of every voxel says nothing
         centre -= np.outer(weights, np.ones(len(root))) / weights.sum()
     f = (curves @ centre) * root
+    size = np.linalg.norm(f, axis=1)
+    most = TALL * max(float(np.median(size)), 1e-300)
+    f *= np.minimum(1.0, most / np.maximum(size, 1e-300))[:, None]  # no voxel decides for all
     _, _, rows = np.linalg.svd(f.T @ f)
     rank = FEATURES
     for r in range(1, FEATURES + 1):

@@ -35,6 +35,8 @@ FLAT_RADIUS, DEEP_RADIUS = 3.0, 2.0
 DENSE = 1024
 """Most voxels of a dense similarity, unless asked for."""
 KEPT = 16
+WILD = 100.0
+"""Times the typical variance of the noise, the most that a voxel is granted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Setup:
     of it and its neighbours, kernel units. ``precision`` (V,): weight of its sum of squares.
     ``metric`` (V, 10): Q. ``unit``: what a strength of 1 multiplies the weights by. ``solver``
     solves curves one by one. ``noise`` (V,): variance of a frame of weight 1, averaged among
-    neighbours; ``own_noise`` (V,): of the voxel itself.
+    neighbours; ``own_noise`` (V,): of the voxel itself. ``voxelwise_cost`` (V,): of ``voxelwise``.
     """
 
     voxels: Voxels
@@ -55,6 +57,7 @@ class Setup:
     precision: Doubles
     noise: Doubles
     own_noise: Doubles
+    voxelwise_cost: Doubles
     unit: float
     voxelwise: Doubles
     guide: Doubles
@@ -109,11 +112,13 @@ def make_setup(
     if not typical > 0:  # noise-free curves: any two that differ at all are not alike
         typical = max(float((np.asarray(curves, dtype=np.float64) ** 2).mean()) * 1e-12, 1e-300)
     variance = np.maximum(variance, 1e-6 * typical)
+    # A wild voxel agrees with any other within its own noise; it must not spread.
+    tame = np.minimum(variance, WILD * typical)
     level = voxels.weight_sum / len(problem.times)
     span = subspace(problem, voxelwise, typical / level)
     features = span.project(voxels.curves)
-    graph = make_graph(problem, joint, voxels, features, variance / level, where, chosen)
-    noise = graph.average(variance[:, None], problem.threads)[:, 0].astype(np.float64)
+    graph = make_graph(problem, joint, voxels, features, tame / level, where, chosen)
+    noise = graph.average(tame[:, None], problem.threads)[:, 0].astype(np.float64)
     guide = _guide(problem, solver, graph, features, span.back, voxelwise)
     if joint.scaled:
         precision = 1.0 / noise
@@ -135,6 +140,7 @@ def make_setup(
         precision,
         noise,
         variance,
+        at_start.cost,
         unit,
         voxelwise,
         guide,

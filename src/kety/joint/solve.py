@@ -130,7 +130,8 @@ def solve(
     """Minimise the energy from the best of the ``starts``; it falls in every step.
 
     ``starts``: parameters (V, 4), kernel units, each with its ``bounds``. ``precision`` (V,):
-    weight of each voxel's sum of squares.
+    weight of each voxel's sum of squares. Voxels without neighbours stay at their start: nothing
+    pulls them, and however large their sums of squares are, they must not hide the others'.
     """
     stop = tolerances or Tolerances()
     single = (
@@ -139,41 +140,54 @@ def solve(
         and penalty.strength * penalty.graph.mean_degree < TOO_STRONG
     )
     system = graph_system(penalty, voxels.problem.threads, single=single)
+    linked = penalty.graph.neighbours > 0
     box, p, now, force, energy = min(
-        (_begin(system, voxels, precision, b, x) for x, b in zip(starts, bounds, strict=True)),
+        (
+            _begin(system, voxels, precision, linked, b, x)
+            for x, b in zip(starts, bounds, strict=True)
+        ),
         key=lambda begun: begun[-1],
     )
+    constant = float(now.cost[~linked].sum())
     energies = [energy]
+    # Strongly pooled voxels have smaller errors, which a fall of a share of the noise would exceed.
+    weak = max(1.0, penalty.strength * penalty.graph.mean_degree / STRONG)
+    limit = stop.fall * stop.unit * len(voxels) / weak
     damping = np.full(len(voxels), FIRST_DAMPING)
     linear_steps, quiet, converged = 0, 0, False
     bad = np.zeros(len(voxels), dtype=bool)
     while not converged and len(energies) <= stop.steps:
-        step, spent = _step(system, now, force, p, box, damping, stop)
+        step, spent = _step(system, now, force, p, box, linked, damping, stop)
         linear_steps += spent
-        trial = _descend(system, voxels, precision, box, now, force, p, step, energy, stop.unit)
+        trial = _descend(
+            system, voxels, precision, box, linked, now, force, p, step, energy, stop.unit
+        )
         bad = trial.bad
         damping = np.where(bad, np.maximum(8.0 * damping, 1e-2), np.maximum(0.3 * damping, 1e-7))
         fall = energy - trial.energy
         p, now, force, energy = trial.parameters, trial.normals, trial.force, trial.energy
         energies.append(energy)
-        quiet = (
-            quiet + 1 if fall <= stop.fall * stop.unit * len(voxels) + stop.relative * energy else 0
-        )
+        quiet = quiet + 1 if fall <= limit + stop.relative * energy else 0
         converged = (quiet > 0 and bad.sum() <= FEW * len(voxels)) or quiet >= QUIET
     lost = np.zeros(len(voxels), bool) if converged else bad
     if not converged and not lost.any():
         lost[:] = True
     normals = weighted(now, 1.0 / precision)
-    return Solution(p, normals, tuple(energies), linear_steps, lost)
+    return Solution(p, normals, tuple(e + constant for e in energies), linear_steps, lost)
 
 
 def _begin(
-    system: GraphSystem, voxels: Voxels, precision: Doubles, bounds: Bounds, start: Doubles
+    system: GraphSystem,
+    voxels: Voxels,
+    precision: Doubles,
+    linked: NDArray[np.bool_],
+    bounds: Bounds,
+    start: Doubles,
 ) -> tuple[Bounds, Doubles, Normals, Doubles, float]:
     p = bounds.clip(start)
     now = voxels.normals(p, precision)
     force = pull(system, p)
-    return bounds, p, now, force, float(now.cost.sum() + _inner(p, force))
+    return bounds, p, now, force, float(now.cost[linked].sum() + _inner(p, force))
 
 
 def graph_system(penalty: Penalty, threads: int, *, single: bool = True) -> GraphSystem:
@@ -232,12 +246,14 @@ def _step(
     force: Doubles,
     p: Doubles,
     bounds: Bounds,
+    linked: NDArray[np.bool_],
     damping: Doubles,
     stop: Tolerances,
 ) -> tuple[Doubles, int]:
     """The damped Gauss-Newton step within the bounds, by an active set, and its linear steps."""
     slope = now.gradient + force
     held = (bounds.upper <= bounds.lower) | (now.hessian[:, DIAGONAL] <= 0) & (force == 0)
+    held |= ~linked[:, None]
     held |= (p <= bounds.lower) & (slope > 0) | (p >= bounds.upper) & (slope < 0)
     step, fixed = np.zeros_like(p), np.zeros_like(p)
     inside = np.zeros_like(p)
@@ -279,6 +295,7 @@ def _descend(
     voxels: Voxels,
     precision: Doubles,
     bounds: Bounds,
+    linked: NDArray[np.bool_],
     now: Normals,
     force: Doubles,
     p: Doubles,
@@ -309,7 +326,7 @@ def _descend(
             bad[rows] = still
         there = bounds.clip(p + move)
         new_force = pull(system, there)
-        found = float(after.cost.sum() + _inner(there, new_force))
+        found = float(after.cost[linked].sum() + _inner(there, new_force))
         if found < energy:
             return _Trial(there, after, new_force, found, bad | hurt)
         # Each voxel's part of the rise: those that lose go less far, then all do.

@@ -35,8 +35,8 @@ JOINTS: Final[Mapping[str, kety.Joint | None]] = {
 }
 """The paper's similarities are cut to the nearest neighbours, as its discussion suggests, and given
 kety's scaled penalty and choice of strength: what differs is the similarity alone."""
-WITH_CONTRAST: Final = ("ktrans", "kep", "vb", "k1", "k2")
-"""Parameters in which all lesions differ from their surround."""
+WITH_CONTRAST: Final = ("ktrans", "kep", "vb", "k1", "k2", "delay")
+"""Parameters in which lesions differ from their surround; in the delay, half of them."""
 
 
 @dataclass(frozen=True)
