@@ -259,8 +259,12 @@ class TestReal:
         assert series.VARIABLE in html
         assert {c.paper for c in outcome.comparisons} == {22.6, 8.6, 7.0, 5.2, 4.0, None}
 
-    def test_real_series(self, reference: Callable[[str], Path]) -> None:
+    def test_real_series(
+        self, reference: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = reference("madym_abdomen")
+        # An installed package does not know the folder beside the checkout.
+        monkeypatch.setenv(series.VARIABLE, str(folder.parent))
         source = next(s for s in series.SOURCES if s.folder == folder.name)
         one = series.read(source)
         assert one is not None
