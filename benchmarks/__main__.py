@@ -12,9 +12,13 @@ BENCHMARKS = (
     "accuracy",
     "optimum",
     "efficiency",
+    "coverage",
+    "identifiability",
+    "choice",
     "speed",
     "whole_brain",
     "interpolation",
+    "modelfree",
     "cli",
 )
 

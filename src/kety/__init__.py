@@ -9,6 +9,8 @@ from kety.version import __version__
 
 if TYPE_CHECKING:
     from kety.api import fit
+    from kety.bootstrapping import bootstrap
+    from kety.comparison import compare
     from kety.errors import KetyError, MissingDependencyError
     from kety.fitting.discretize import Discretization
     from kety.fitting.forward import simulate_curves
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
         VarProLM,
     )
     from kety.fitting.status import Status
-    from kety.inputs import InputFunction, population_input
+    from kety.inputs import ArterialInput, InputFunction, find_artery, population_input
     from kety.joint.options import Joint
+    from kety.modelfree import deconvolve, semiquantitative
     from kety.models import MODELS
     from kety.planning import Ranges, cramer_rao, expected_errors
+    from kety.profiles import profile
+    from kety.propagation import propagate
     from kety.series import Series
 
 # Loaded on first use, so that `import kety` and `kety --help` answer at once.
@@ -33,6 +38,7 @@ _HOME = {
     "KetyError": "kety.errors",
     "MissingDependencyError": "kety.errors",
     "fit": "kety.api",
+    "compare": "kety.comparison",
     "Discretization": "kety.fitting.discretize",
     "simulate_curves": "kety.fitting.forward",
     "OPTIMIZERS": "kety.fitting.optimizers",
@@ -44,19 +50,27 @@ _HOME = {
     "VarProLM": "kety.fitting.optimizers",
     "Joint": "kety.joint.options",
     "Status": "kety.fitting.status",
+    "ArterialInput": "kety.inputs",
     "InputFunction": "kety.inputs",
+    "find_artery": "kety.inputs",
     "population_input": "kety.inputs",
     "MODELS": "kety.models",
+    "deconvolve": "kety.modelfree",
+    "semiquantitative": "kety.modelfree",
     "Ranges": "kety.planning",
     "cramer_rao": "kety.planning",
     "expected_errors": "kety.planning",
     "Series": "kety.series",
+    "bootstrap": "kety.bootstrapping",
+    "profile": "kety.profiles",
+    "propagate": "kety.propagation",
 }
 
 __all__ = [
     "MODELS",
     "OPTIMIZERS",
     "SQP",
+    "ArterialInput",
     "DifferentialEvolution",
     "Discretization",
     "InputFunction",
@@ -71,10 +85,17 @@ __all__ = [
     "Status",
     "VarProLM",
     "__version__",
+    "bootstrap",
+    "compare",
     "cramer_rao",
+    "deconvolve",
     "expected_errors",
+    "find_artery",
     "fit",
     "population_input",
+    "profile",
+    "propagate",
+    "semiquantitative",
     "simulate_curves",
 ]
 

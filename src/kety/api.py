@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -23,6 +23,7 @@ from kety.fitting.problem import Problem, make_problem
 from kety.joint.maps import attributes as joint_attributes
 from kety.joint.options import Joint, get_joint
 from kety.progress import Progress, reporter, teller
+from kety.voxels import voxels_of
 
 if TYPE_CHECKING:
     import xarray
@@ -39,8 +40,9 @@ def fit(
     curves: ArrayLike,
     times: ArrayLike,
     aif: InputFunction,
-    model: str = "extended_tofts",
+    model: str | Sequence[str] = "extended_tofts",
     *,
+    select: str | None = None,
     delay: bool | float | str = True,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     mask: ArrayLike | None = None,
@@ -54,6 +56,7 @@ def fit(
     progress: bool | Progress = False,
     fitted: bool = False,
     baseline: bool = False,
+    autocorrelation: bool = False,
 ) -> xarray.Dataset:
     """Estimate a model's parameters in every voxel, with standard errors and a status.
 
@@ -66,8 +69,13 @@ def fit(
         Frame times, s, strictly increasing, on any grid.
     aif : InputFunction
         Arterial input; it must cover the frames.
-    model : str
-        ``"tofts"``, ``"extended_tofts"`` or ``"patlak"``.
+    model : str, or sequence of str
+        Name in `kety.MODELS`, such as ``"tofts"``, ``"extended_tofts"`` or ``"patlak"``; or
+        several of them, between which ``select`` chooses in every voxel.
+    select : {"aicc", "bic", "aic"}, optional
+        How to choose between several models: by Akaike's information criterion, corrected for few
+        frames (``"aicc"``, the one to take where in doubt) or not, or by the Bayesian one. Only
+        with several models, which cannot be estimated jointly.
     delay : bool, float or "onset"
         True fits the delay within its bounds, False fixes it at 0, a number (s) fixes it there.
         ``"onset"`` sets it in every voxel from the slope of the curve's rise, to a tenth of a
@@ -108,6 +116,11 @@ def fit(
         the curves had their mean before arrival subtracted (CT): the noise of that mean is common
         to all frames of a voxel, and standard errors that ignore it are too small. The series must
         begin before the contrast arrives.
+    autocorrelation : bool
+        Also return ``residual_autocorrelation``, the correlation of a residual with the next
+        frame's, with the mean and the standard deviation that it has by chance
+        (``..._mean``, ``..._sd``; `kety.residuals`). Not of a joint estimate, nor of a discretized
+        model.
 
     Returns
     -------
@@ -123,6 +136,13 @@ def fit(
         data stand behind it; and attributes ``joint_...``: the strength, the error of predicting
         left-out frames with it and without, the effective number of parameters.
 
+        A choice between models has ``chosen``, a CF flag map of the models, of voxels that none of
+        them finds to enhance and of voxels without any; ``weight``, the weight of the chosen model
+        (its probability to be the best of them, by the criterion), and ``weight_<model>`` of each;
+        the parameters of all models, NaN where the chosen one lacks them; and cost, r2,
+        evaluations and status of the chosen fit. A fit that did not converge takes no part. See
+        `kety.selection` for the formulas.
+
     Raises
     ------
     KetyError
@@ -136,18 +156,43 @@ def fit(
     over voxels, for the bias of smoothing; ``moved`` shows where there is more of it.
     """
     _check_choice("device", device, ("cpu",))
+    if select is not None or (isinstance(model, Sequence) and not isinstance(model, str)):
+        return _chosen_between(
+            curves,
+            times,
+            aif,
+            model,
+            select,
+            delay=delay,
+            bounds=bounds,
+            mask=mask,
+            weights=weights,
+            optimizer=optimizer,
+            discretization=discretization,
+            joint=joint,
+            dtype=dtype,
+            threads=threads,
+            progress=progress,
+            fitted=fitted,
+            baseline=baseline,
+            autocorrelation=autocorrelation,
+        )
     together = get_joint(joint)
     choice = get_discretization(discretization)
     options = _chosen_optimizer(optimizer, choice)
     if together is not None:
         _check_joint(options, delay)
+    if autocorrelation and (together is not None or choice != Discretization()):
+        raise KetyError(
+            "the residual autocorrelation is of voxelwise estimates with the exact model; leave "
+            "joint and discretization out, or autocorrelation"
+        )
     by_onset = isinstance(delay, str)
     if isinstance(delay, str) and delay != "onset":
         raise KetyError(f"delay must be True, False, a number of s or 'onset', found {delay!r}")
     count = available_threads() if threads is None else threads
     if not isinstance(count, int) or count < 1:
         raise KetyError(f"threads must be a whole number, at least 1, found {threads!r}")
-    data = np.asarray(curves)
     problem = make_problem(
         times,
         aif,
@@ -160,12 +205,8 @@ def fit(
         find_enhancing=mask is None,
         baseline=baseline,
     )
-    _check_curves(data, problem)
-    # Voxels keep their order in memory: a Fortran-ordered series is not copied.
-    order: Any = "F" if data.flags.f_contiguous and not data.flags.c_contiguous else "C"
-    shape = data.shape[:-1]
-    voxels = data.reshape(-1, data.shape[-1], order=order)
-    chosen = _chosen_voxels(mask, shape, order)
+    image = voxels_of(curves, len(problem.times), mask)
+    voxels, chosen, shape, order = image.curves, image.rows, image.shape, image.order
     total = len(voxels) if chosen is None else len(chosen)
     quick = isinstance(options, VarProLM)
     counts = np.uint16 if quick else np.uint32
@@ -234,7 +275,7 @@ def fit(
             attributes = joint_attributes(attributes)
         except KeyboardInterrupt:
             interrupted = True
-    return to_dataset(
+    maps = to_dataset(
         problem,
         flat,
         shape,
@@ -247,6 +288,37 @@ def fit(
         attributes,
         facts,
     )
+    if autocorrelation:
+        from kety.residuals import residual_autocorrelation
+
+        maps = maps.assign(residual_autocorrelation(maps, curves, problem))
+    return maps
+
+
+def _chosen_between(
+    curves: ArrayLike,
+    times: ArrayLike,
+    aif: InputFunction,
+    models: str | Sequence[str],
+    select: str | None,
+    *,
+    joint: str | Joint | None,
+    **options: Any,
+) -> xarray.Dataset:
+    """The fit of several models."""
+    from kety.selection import fit_several
+
+    if isinstance(models, str):
+        raise KetyError(
+            f"select={select!r} chooses between models, found {models!r} alone; give several "
+            "models, or leave select out"
+        )
+    if joint is not None:
+        raise KetyError(
+            "joint estimation is of one model, found several; choose between them voxel by voxel "
+            "first, or give one model"
+        )
+    return fit_several(curves, times, aif, models, select, **options)
 
 
 def _jointly(
@@ -339,28 +411,3 @@ def _chosen_optimizer(
 def _check_choice(what: str, found: str, valid: tuple[str, ...]) -> None:
     if found not in valid:
         raise KetyError(f"unknown {what} {found!r}; valid: {', '.join(valid)}")
-
-
-def _check_curves(data: NDArray[Any], problem: Problem) -> None:
-    if data.dtype.kind not in "fiu":
-        raise KetyError(f"curves must be real numbers, found dtype {data.dtype}")
-    if data.ndim < 1 or data.shape[-1] != len(problem.times):
-        raise KetyError(
-            f"curves have shape {data.shape}; the last axis must hold the "
-            f"{len(problem.times)} frames that times has"
-        )
-
-
-def _chosen_voxels(
-    mask: ArrayLike | None, shape: tuple[int, ...], order: Any
-) -> NDArray[np.intp] | None:
-    if mask is None:
-        return None
-    m = np.asarray(mask)
-    if m.shape != shape:
-        raise KetyError(f"mask has shape {m.shape}, the curves' voxels have {shape}")
-    if m.dtype.kind not in "fiub":
-        raise KetyError(f"mask must be true or false for every voxel, found dtype {m.dtype}")
-    flat = np.ravel(m, order=order)
-    inside = (flat != 0) & (flat == flat)  # NaN is outside
-    return None if inside.all() else np.flatnonzero(inside)

@@ -6,3 +6,4 @@ once, at the boundary, by the factors named here.
 
 SECONDS_PER_MINUTE = 60.0
 MILLISECONDS_PER_SECOND = 1000.0
+PER_100ML = 100.0

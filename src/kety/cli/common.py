@@ -16,7 +16,10 @@ _LABEL_WIDTH: Final = 9
 
 # Errors name arguments as Python calls them; these are their options.
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
-    ("an arterial input is needed", "--aif, --population or --aif-mask"),
+    ("an arterial input is needed", "--aif, --population or --aif-mask; --aif auto finds one"),
+    ("no artery was found", "--aif CSV, --aif-mask or --population"),
+    ("or leave the correction out", "--aif-vein IMAGE, or none"),
+    ("fit its tail to go on", "--aif-tail fit"),
     ("no modality given", "--modality"),
     ("no frame times", "--interval or --times"),
     ("baseline frames instead", "--baseline-frames 4"),
@@ -32,7 +35,10 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("choose another optimizer, e.g. 'nelder_mead'", "--optimizer nelder-mead"),
     ("is of an optimizer; name one", "--optimizer"),
     ("needs a processing rate", "--rate"),
+    ("give select: aicc", "--select aicc"),
     ("joint estimation is by the default solver", "no --optimizer, --discretization or --rate"),
+    ("or give arrival in s", "--arrival"),
+    ("was read without an arterial input", "--aif, --population or --aif-mask"),
     ("joint estimation fits the delay", "--delay free, off or S"),
     ("give the strength as a number", "--strength 4"),
     ("fitted when frames are left out; give the strength", "--strength 4"),
@@ -140,6 +146,20 @@ def frames(value: str) -> slice:
     if not 0 <= chosen.start < chosen.stop:
         raise click.BadParameter(f"{value!r}; expected e.g. 4 (the first four) or 1-4")
     return chosen
+
+
+def frame_list(value: str) -> list[int]:
+    """Frames counted from 0, e.g. ``0-16,18``."""
+    chosen: set[int] = set()
+    try:
+        for part in value.split(","):
+            first, dash, last = part.partition("-")
+            chosen |= set(range(int(first), int(last) + 1)) if dash else {int(first)}
+    except ValueError:
+        chosen = set()
+    if not chosen or min(chosen) < 0:
+        raise click.BadParameter(f"{value!r}; expected frames counted from 0, e.g. 0-16,18")
+    return sorted(chosen)
 
 
 def delay(value: str) -> bool | float | str:

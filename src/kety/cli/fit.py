@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kety.cli.certainty_options import certainty_of
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, quiet, say, say_maps
 from kety.cli.fit_options import fit_options
 from kety.cli.joint_options import joint_of
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     import xarray
 
     from kety.joint.options import Joint
-    from kety.pipeline import Study
+    from kety.pipeline import InputSource, Study
+    from kety.pipeline.telling import Tell
 
 
 @click.command(cls=SectionCommand, short_help="Fit a model to a dynamic series: maps and a report.")
@@ -42,38 +44,22 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
     """Check what can be checked at once, then read, fit and write."""
-    from kety.errors import KetyError
     from kety.io import bids
-    from kety.models import get_model
-    from kety.pipeline import check_folder, estimate, provenance, read_study, write_outcome
+    from kety.pipeline import check_folder, estimate, provenance, write_outcome
 
-    get_model(options["model"])
+    model, certainty = models_of(options), certainty_of(options)
     optimizer, discretization = optimizer_of(options), discretization_of(options)
     joint = joint_of(options)
-    if options["times"] is not None and options["interval"] is not None:
-        raise KetyError("both --times and --interval are given; give one of them")
     path: Path = options["series"]
     folder = check_folder(options["out"] or Path(f"{bids.stem(path)}_maps"))
     tell = quiet if options["quiet"] else say
-    times = options["times"] if options["times"] is not None else options["interval"]
-    study = read_study(
-        path,
-        source_of(options),
-        conversion_of(options),
-        times=times,
-        modality=options["modality"],
-        quantity=options["quantity"],
-        mask=options["mask"],
-        crop=options["crop"],
-        downsample=options["downsample"],
-        denoise=options["denoise"],
-        tell=tell,
-    )
+    study = study_of(options, source_of(options), tell)
     roi = None if options["roi"] is None else study.read_mask(options["roi"])
     record = provenance(study, command=str(ctx.obj))
     maps = estimate(
         study,
-        options["model"],
+        model,
+        select=options["select"],
         delay=options["delay"],
         bounds=dict(options["bounds"]),
         baseline={"auto": None, "fit": True, "subtract": False}[options["baseline"]],
@@ -83,6 +69,9 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         dtype=options["dtype"],
         threads=options["threads"],
         fitted=options["fitted"],
+        autocorrelation=options["autocorrelation"],
+        certainty=certainty,
+        region=roi,
         progress=not options["quiet"] and sys.stderr.isatty(),
         tell=tell,
     )
@@ -121,12 +110,56 @@ def _interruption(study: Study, maps: xarray.Dataset, joint: Joint | None) -> st
     )
 
 
+def models_of(options: dict[str, Any]) -> str | tuple[str, ...]:
+    """The model that the options name, or several to choose from."""
+    from kety.errors import KetyError
+    from kety.models import get_model
+    from kety.selection import check_models
+
+    names: tuple[str, ...] = tuple(name.strip() for name in options["model"].split(","))
+    for name in names:
+        get_model(name)
+    if len(names) == 1:
+        if options["select"] is not None:
+            raise KetyError(
+                f"--select chooses between models, found {names[0]} alone; give several, e.g. "
+                "--model tofts,extended_tofts, or leave it out"
+            )
+        return names[0]
+    return check_models(names, options["select"])
+
+
+def study_of(options: dict[str, Any], source: InputSource | None, tell: Tell) -> Study:
+    """Read the study that the options describe."""
+    from kety.errors import KetyError
+    from kety.pipeline import read_study
+
+    if options["times"] is not None and options["interval"] is not None:
+        raise KetyError("both --times and --interval are given; give one of them")
+    times = options["times"] if options["times"] is not None else options["interval"]
+    return read_study(
+        options["series"],
+        source,
+        conversion_of(options),
+        times=times,
+        modality=options["modality"],
+        quantity=options["quantity"],
+        mask=options["mask"],
+        crop=options["crop"],
+        downsample=options["downsample"],
+        denoise=options["denoise"],
+        tell=tell,
+    )
+
+
 def source_of(options: dict[str, Any]) -> Any:
     """The arterial input that the options name."""
     from kety.pipeline import InputSource
 
+    auto = str(options["aif"]) == "auto"
     return InputSource(
-        table=options["aif"],
+        table=None if auto else options["aif"],
+        auto=auto or None,
         population=options["population"],
         mask=options["aif_mask"],
         column=options["aif_column"],
@@ -136,6 +169,12 @@ def source_of(options: dict[str, Any]) -> Any:
         delay=options["population_delay"],
         dose=options["population_dose"],
         t10=options["aif_t10"],
+        check=options["aif_check"],
+        vein=options["aif_vein"],
+        frames=options["aif_frames"],
+        without=options["aif_without"],
+        smooth=options["aif_smooth"],
+        tail={None: None, "fit": 2, "fit1": 1}[options["aif_tail"]],
         hematocrit=options["hematocrit"],
         interpolation=options["interpolation"],
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
-from kety.cli.common import bounds, delay, frames, number_or_image, numbers, option
+from kety.cli.certainty_options import CERTAINTY_OPTIONS
+from kety.cli.common import bounds, delay, frame_list, frames, number_or_image, numbers, option
 from kety.cli.joint_options import JOINT_OPTIONS
 from kety.cli.solver_options import SOLVER_OPTIONS
 
@@ -22,20 +23,46 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def fit_options(function: Function) -> Function:
-    """Add the options to a command."""
-    for add in reversed(_OPTIONS):
+    """Add the options of a fit to a command."""
+    return _added(function, (*_STUDY, *_FIT, _out("SERIES_maps"), _FITTED, *_OUTPUT))
+
+
+def study_options(function: Function) -> Function:
+    """Add the options that say what to read."""
+    return _added(function, _STUDY)
+
+
+def output_options(folder: str) -> Callable[[Function], Function]:
+    """Add the options that say what to write, by default to this folder (in words)."""
+    return lambda function: _added(function, (_out(folder), *_OUTPUT))
+
+
+def _out(folder: str) -> Callable[[Any], Any]:
+    return option(
+        OUTPUT,
+        "--out",
+        type=FILE,
+        metavar="FOLDER",
+        help="Where to write; files of the same name are replaced. "
+        f"[default: {folder} in this folder]",
+    )
+
+
+def _added(function: Function, options: Sequence[Callable[[Any], Any]]) -> Function:
+    for add in reversed(options):
         function = add(function)
     return function
 
 
-_OPTIONS: Final = (
+_STUDY: Final = (
     option(
         INPUT,
         "--aif",
         type=FILE,
-        metavar="CSV",
+        metavar="CSV|auto",
         help="Curve in a CSV file; its header names time, blood or plasma and unit, e.g. "
-        "time_s,cb_mM or time_s,blood_HU.",
+        "time_s,cb_mM or time_s,blood_HU. auto: find an artery in the series (`kety aif` shows it "
+        "before a fit).",
     ),
     option(
         INPUT,
@@ -98,7 +125,51 @@ _OPTIONS: Final = (
         "--aif-t10",
         type=float,
         metavar="S",
-        help="T1 of blood before contrast agent, for --aif-mask in MR. [default: as of the tissue]",
+        help="T1 of blood before contrast agent, for --aif-mask or --aif auto in MR. [default: as "
+        "of the tissue]",
+    ),
+    option(
+        INPUT,
+        "--aif-check",
+        type=FILE,
+        metavar="IMAGE",
+        help="With --aif auto: a mask drawn by hand, which the artery that is found is compared "
+        "with.",
+    ),
+    option(
+        INPUT,
+        "--aif-vein",
+        type=FILE,
+        metavar="auto|IMAGE",
+        help="With --aif auto: scale the input to the area of a vein's first pass, against partial "
+        "volume; auto finds the vein.",
+    ),
+    option(
+        INPUT,
+        "--aif-frames",
+        type=frame_list,
+        metavar="A-B,...",
+        help="Frames of a measured input to use, counted from 0, e.g. 0-40. [default: all]",
+    ),
+    option(
+        INPUT,
+        "--aif-without",
+        type=frame_list,
+        metavar="A,B-C,...",
+        help="Frames of a measured input to leave out, e.g. 3,17-18 where the patient moved.",
+    ),
+    option(
+        INPUT,
+        "--aif-smooth",
+        type=float,
+        metavar="S",
+        help="Smooth a measured input by local parabolas of this width.",
+    ),
+    option(
+        INPUT,
+        "--aif-tail",
+        type=click.Choice(["fit", "fit1"]),
+        help="Replace the tail of a measured input by two falling exponentials, or by one (fit1).",
     ),
     option(
         INPUT,
@@ -234,12 +305,23 @@ _OPTIONS: Final = (
         metavar="RATIO|IMAGE",
         help="Actual over nominal flip angle: one number or a map. [default: 1]",
     ),
+)
+
+_FIT: Final = (
     option(
         MODEL,
         "--model",
         default="extended_tofts",
-        metavar="NAME",
-        help="Model of the tissue; `kety info` lists them with their parameters.",
+        metavar="NAME|NAME,...",
+        help="Model of the tissue; `kety info` lists them with their parameters. Several of them, "
+        "separated by commas, with --select.",
+    ),
+    option(
+        MODEL,
+        "--select",
+        type=click.Choice(["aicc", "bic", "aic"]),
+        help="Choose in every voxel between several models by this information criterion; maps of "
+        "the choice and of its weight are written too. aicc is the one for few frames.",
     ),
     option(
         MODEL,
@@ -270,6 +352,7 @@ _OPTIONS: Final = (
     ),
     *SOLVER_OPTIONS,
     *JOINT_OPTIONS,
+    *CERTAINTY_OPTIONS,
     option(
         MODEL,
         "--dtype",
@@ -284,20 +367,9 @@ _OPTIONS: Final = (
         metavar="N",
         help="Number of threads. [default: all processors]",
     ),
-    option(
-        OUTPUT,
-        "--out",
-        type=FILE,
-        metavar="FOLDER",
-        help="Where to write; files of the same name are replaced. [default: SERIES_maps in this "
-        "folder]",
-    ),
-    option(
-        OUTPUT,
-        "--fitted",
-        is_flag=True,
-        help="Also write the fitted curves and the residuals, 4-D.",
-    ),
+)
+
+_OUTPUT: Final = (
     option(OUTPUT, "--report/--no-report", default=True, help="Write report.html beside the maps."),
     option(OUTPUT, "--title", default="", help="Heading of the report. [default: the file's name]"),
     option(
@@ -308,4 +380,11 @@ _OPTIONS: Final = (
         help="Region of interest that the report looks at more closely.",
     ),
     option(OUTPUT, "--quiet", is_flag=True, help="Print nothing but warnings and errors."),
+)
+
+_FITTED: Final = option(
+    OUTPUT,
+    "--fitted",
+    is_flag=True,
+    help="Also write the fitted curves and the residuals, 4-D.",
 )

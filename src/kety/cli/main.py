@@ -18,6 +18,9 @@ from kety.version import __version__
 
 COMMANDS: Final[Mapping[str, str]] = {
     "fit": "kety.cli.fit",
+    "aif": "kety.cli.aif",
+    "maps": "kety.cli.maps",
+    "compare": "kety.cli.compare",
     "demo": "kety.cli.demo",
     "simulate": "kety.cli.simulate",
     "protocol": "kety.cli.protocol",

@@ -127,13 +127,7 @@ def to_dataset(
     """
     import xarray
 
-    spatial = ("x", "y", "z")
-    if len(shape) <= 1:
-        dims: tuple[str, ...] = ("voxel",) * len(shape)
-    elif len(shape) <= 3:
-        dims = spatial[: len(shape)]
-    else:
-        dims = tuple(f"dim_{i}" for i in range(len(shape)))
+    dims = dims_of(shape)
     known = attributes or map_attributes(problem.model)
     variables = {}
     for name, values in flat.items():
@@ -176,6 +170,15 @@ def to_dataset(
             "voxels_done": done,
         },
     )
+
+
+def dims_of(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the axes of maps of this shape: ``voxel``, or ``x, y, z`` as far as they go."""
+    if len(shape) <= 1:
+        return ("voxel",) * len(shape)
+    if len(shape) <= 3:
+        return ("x", "y", "z")[: len(shape)]
+    return tuple(f"dim_{i}" for i in range(len(shape)))
 
 
 def map_attributes(model: Model) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.io import bids
 from kety.io.atomic import Batch, OutputError, output_folder
+from kety.io.maps import FittedMaps, read_maps
 from kety.series import Series, Volume, check_affine, check_same_grid, check_times
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "FittedMaps",
     "Format",
     "OutputError",
+    "read_maps",
     "read_mask",
     "read_series",
     "read_volume",

@@ -28,6 +28,17 @@ from kety.version import __version__
 BIDS_VERSION: Final = "1.10.0"
 NAN_MEANING: Final = "NaN: not estimated; the status map says why for every voxel."
 
+# Endings of a map's name, and what the description of its file calls them.
+_ENDINGS: Final[Mapping[str, str]] = {
+    "_se_bootstrap": "seBootstrap",
+    "_se_input": "seInput",
+    "_se_total": "seTotal",
+    "_se": "se",
+    "_lower": "lower",
+    "_upper": "upper",
+    "_open": "open",
+    "_bias": "bias",
+}
 _SUFFIXES: Final = {"ktrans": "Ktrans", "ps": "PS", "fp": "Fp", "mtt": "MTT"}
 _ENTITIES: Final = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*")
 _IMAGE_SUFFIX: Final = re.compile(r"(\.nii)?(\.gz)?$", re.IGNORECASE)
@@ -66,8 +77,9 @@ def map_name(source: str | os.PathLike[str], quantity: str, *, model: str = "") 
 
     The source's entities are kept (for a source that is not named by BIDS, its whole stem),
     followed by the model and a description: ``desc-se`` for a standard error ``<name>_se``,
-    ``desc-voxelwise`` for the voxelwise twin ``<name>_voxelwise`` of a joint estimate, and
-    ``desc-voxelwiseSe`` for the standard error of one.
+    ``desc-voxelwise`` for the voxelwise twin ``<name>_voxelwise`` of a joint estimate,
+    ``desc-voxelwiseSe`` for the standard error of one, ``desc-lower`` and ``desc-upper`` for the
+    limits of an interval, and so on.
 
     Parameters
     ----------
@@ -83,19 +95,20 @@ def map_name(source: str | os.PathLike[str], quantity: str, *, model: str = "") 
     e.g. ``sub-01_ses-1_model-extendedtofts_desc-se_Ktrans``.
     """
     kept = entities(source)
-    value = quantity.removesuffix("_se")
+    ending = next((end for end in _ENDINGS if quantity.endswith(end)), "")
+    value = quantity.removesuffix(ending)
     base = value.removesuffix("_voxelwise")
     descriptions = [
         kept.pop("desc", ""),
         "voxelwise" if base != value else "",
-        "se" if value != quantity else "",
+        _ENDINGS.get(ending, ""),
     ]
     if model:
         kept["model"] = re.sub(r"[^A-Za-z0-9]", "", model)
     # The source's own description must stay, or two versions of one series would share a name.
     first, *more = [part for part in descriptions if part] or [""]
     if first:
-        kept["desc"] = first + "".join(part.capitalize() for part in more)
+        kept["desc"] = first + "".join(part[0].upper() + part[1:] for part in more)
     parts = [f"{key}-{value}" for key, value in kept.items()]
     if not entities(source):
         parts.insert(0, stem(source) or "kety")

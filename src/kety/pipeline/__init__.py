@@ -5,7 +5,9 @@ and a text that is given a line about every step.
 """
 
 from kety.pipeline.arterial import InputSource
+from kety.pipeline.certainty import Certainty
 from kety.pipeline.conversion import RELAXIVITY, Conversion
+from kety.pipeline.modelfree import describe
 from kety.pipeline.outcome import Written, check_folder, estimate, provenance, write_outcome
 from kety.pipeline.phantom import Agreement, TruthRow, against_truth, write_phantom
 from kety.pipeline.study import QUANTITIES, Study, read_study
@@ -14,6 +16,7 @@ __all__ = [
     "QUANTITIES",
     "RELAXIVITY",
     "Agreement",
+    "Certainty",
     "Conversion",
     "InputSource",
     "Study",
@@ -21,6 +24,7 @@ __all__ = [
     "Written",
     "against_truth",
     "check_folder",
+    "describe",
     "estimate",
     "provenance",
     "read_study",

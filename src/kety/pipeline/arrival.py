@@ -79,7 +79,11 @@ def find_baseline(
         return early, "before the strongest voxels enhance"
     if aif is not None:
         return _before(aif(series.times), series), "before the input arrives"
-    assert vessel is not None
+    if vessel is None:
+        from kety.signal import enhancing_curve
+
+        strongest = enhancing_curve(series.data, mask=series.mask)
+        return _before(strongest, series), "before the strongest voxels enhance"
     curve = np.asarray(series.data[vessel]).mean(axis=0, dtype=np.float64)
     return _before(curve, series), "before the artery in the mask enhances"
 

@@ -1,4 +1,4 @@
-"""The arterial input of a study: from a CSV file, a population model or a mask over the series."""
+"""The arterial input of a study: a CSV file, a population model, a mask, or found in the series."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNITS: Final[tuple[str, ...]] = ("HU", "mM", "any")
 _UNIT_WORDS: Final[dict[str, str]] = {"hu": "HU", "mm": "mM", "mmol": "mM"}
 _MARGIN: Final = 15.0
 """How long a population input goes on after the last frame (s), for tissue that precedes it."""
-_KINDS: Final[tuple[str, ...]] = ("table", "population", "mask")
+_KINDS: Final[tuple[str, ...]] = ("table", "population", "mask", "auto")
 _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "column": ("table",),
     "time_unit": ("table",),
@@ -31,13 +31,19 @@ _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "site": ("table",),
     "delay": ("population",),
     "dose": ("population",),
-    "t10": ("mask",),
+    "t10": ("mask", "auto"),
+    "vein": ("auto",),
+    "check": ("auto",),
+    "frames": ("table", "mask", "auto"),
+    "without": ("table", "mask", "auto"),
+    "smooth": ("table", "mask", "auto"),
+    "tail": ("table", "mask", "auto"),
 }
 
 
 @dataclass(frozen=True)
 class InputSource:
-    """Where the arterial input comes from; exactly one of ``table``, ``population`` and ``mask``.
+    """Where the arterial input comes from: one of ``table``, ``population``, ``mask``, ``auto``.
 
     Attributes
     ----------
@@ -48,6 +54,8 @@ class InputSource:
         Name in `kety.inputs.POPULATION`.
     mask
         Image whose voxels other than 0 lie in an artery; their mean curve is the input.
+    auto
+        True: an artery is found in the series, see `kety.find_artery`.
     column, site, time_unit
         Of a table: its column, ``"blood"`` or ``"plasma"``, and ``"s"``, ``"min"`` or ``"ms"``,
         where the header does not say.
@@ -59,7 +67,21 @@ class InputSource:
     dose
         Of a population input: contrast agent given, mmol/kg; None for the published curve.
     t10
-        Of a mask over an MR signal: T1 of blood before contrast agent, s. None: as the tissue's.
+        Of a mask over an MR signal, or an artery found in one: T1 of blood before contrast agent,
+        s. None: as the tissue's.
+    vein
+        With ``auto``: ``"auto"`` or the mask of a vein whose area corrects the artery's for partial
+        volume, see `kety.inputs.corrected_by_vein`.
+    check
+        With ``auto``: a mask drawn by hand, which the artery that is found is compared with.
+    frames
+        Frames of a measured curve to keep, see `kety.inputs.chosen_frames`.
+    without
+        Frames of a measured curve to leave out.
+    smooth
+        Width in s over which a measured curve is smoothed, see `kety.inputs.smoothed`.
+    tail
+        Replace a measured curve's tail by this many exponentials, see `kety.inputs.smoothed_tail`.
     hematocrit, interpolation
         As of `kety.InputFunction`.
 
@@ -72,6 +94,7 @@ class InputSource:
     table: PathLike | None = None
     population: str | None = None
     mask: PathLike | None = None
+    auto: bool | None = None
     column: str | None = None
     site: str | None = None
     time_unit: str | None = None
@@ -79,16 +102,24 @@ class InputSource:
     delay: float | None = None
     dose: float | None = None
     t10: float | None = None
+    vein: PathLike | None = None
+    check: PathLike | None = None
+    frames: Any = None
+    without: Any = None
+    smooth: float | None = None
+    tail: int | None = None
     hematocrit: float = 0.42
     interpolation: str = "cubic"
 
     def __post_init__(self) -> None:
+        if self.auto is False:
+            object.__setattr__(self, "auto", None)
         given = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             found = " and ".join(given) if given else "none"
             raise KetyError(
-                "an arterial input is needed, from exactly one of a CSV table, a population model "
-                f"and a mask; found {found}"
+                "an arterial input is needed, from exactly one of a CSV table, a population model, "
+                f"a mask and the series itself (auto); found {found}"
             )
         useless = [
             field.name
@@ -105,7 +136,7 @@ class InputSource:
 
     @property
     def kind(self) -> str:
-        """``"table"``, ``"population"`` or ``"mask"``."""
+        """``"table"``, ``"population"``, ``"mask"`` or ``"auto"``."""
         return next(kind for kind in _KINDS if getattr(self, kind) is not None)
 
 
@@ -181,17 +212,16 @@ def population(source: InputSource, times: NDArray[np.float64], delay: float) ->
 
 
 def mask_input(
-    source: InputSource, curves: NDArray[Any], times: NDArray[np.float64]
+    source: InputSource, curves: NDArray[Any], times: NDArray[np.float64], words: str
 ) -> InputFunction:
     """Average the curves (V, T) of a vessel's voxels, in mM or HU above baseline."""
     from kety.inputs import InputFunction
 
-    assert source.mask is not None
     return InputFunction.from_mask(
         curves,
         times,
         np.ones(len(curves), dtype=np.bool_),
         hematocrit=source.hematocrit,
         interpolation=source.interpolation,
-        name=f"mean of {len(curves):,} voxels in {Path(source.mask).name}",
+        name=f"mean of {len(curves):,} voxels {words}",
     )

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.joint_words import concerns, told
+from kety.pipeline.certainty import Certainty, add_certainty
 from kety.pipeline.telling import Tell, count, silent
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from kety.fitting.discretize import Discretization
     from kety.fitting.optimizers import Optimizer, VarProLM
+    from kety.inputs import InputFunction
     from kety.joint.options import Joint
     from kety.pipeline.study import Study
 
@@ -60,8 +62,9 @@ def check_folder(folder: PathLike) -> Path:
 
 def estimate(
     study: Study,
-    model: str = "extended_tofts",
+    model: str | Sequence[str] = "extended_tofts",
     *,
+    select: str | None = None,
     delay: bool | float | str = True,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     baseline: bool | None = None,
@@ -71,6 +74,9 @@ def estimate(
     dtype: str = "float32",
     threads: int | None = None,
     fitted: bool = False,
+    autocorrelation: bool = False,
+    certainty: Certainty | None = None,
+    region: NDArray[np.bool_] | None = None,
     progress: bool = False,
     tell: Tell = silent,
 ) -> xarray.Dataset:
@@ -79,7 +85,8 @@ def estimate(
     ``baseline`` fits a constant of every voxel along; None does so for CT, where the noise of the
     mean before arrival is common to all frames of a voxel. ``joint`` without a spacing takes that
     of the series; a joint estimate that changes fits beyond noise, or has not settled, is warned
-    of.
+    of. ``certainty`` asks for intervals and added errors beside the fit, these summarised over
+    ``region``.
 
     Raises
     ------
@@ -102,22 +109,29 @@ def estimate(
         )
     study.aif.coefficients()
     started = time.perf_counter()
+    options: dict[str, Any] = {
+        "delay": delay,
+        "bounds": bounds,
+        "mask": study.series.mask,
+        "baseline": study.unit == "HU" if baseline is None else baseline,
+        "optimizer": optimizer,
+        "discretization": discretization,
+        "joint": together,
+        "select": select,
+        "dtype": dtype,
+        "threads": threads,
+    }
+    if certainty:
+        certainty.check(study, model, options)
     maps = fit(
         study.curves,
         study.series.times,
         study.aif,
         model,
-        delay=delay,
-        bounds=bounds,
-        mask=study.series.mask,
-        baseline=study.unit == "HU" if baseline is None else baseline,
-        optimizer=optimizer,
-        discretization=discretization,
-        joint=together,
-        dtype=dtype,
-        threads=threads,
         progress=progress,
         fitted=fitted,
+        autocorrelation=autocorrelation,
+        **options,
     )
     elapsed = time.perf_counter() - started
     done = int(maps.attrs["voxels_done"])
@@ -145,6 +159,12 @@ def estimate(
         )
     for line in told(maps.attrs):
         tell("joint", line)
+    if "chosen" in maps and done:
+        tell("models", _shares(maps))
+    if certainty and done and not maps.attrs["interrupted"]:
+        maps = add_certainty(
+            study, maps, certainty, options, region=region, progress=progress, tell=tell
+        )
     return maps
 
 
@@ -167,6 +187,19 @@ def _joint_settings(joint: Joint) -> dict[str, Any]:
         "joint_spacing_mm": None if joint.spacing is None else list(joint.spacing),
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _shares(maps: xarray.Dataset) -> str:
+    """Shares of the models chosen among the fitted voxels, and their mean weight."""
+    chosen, weight = maps["chosen"].values, maps["weight"].values
+    names = str(maps.attrs["models"]).split(", ")
+    numbers = [int(np.count_nonzero(chosen == i + 1)) for i in range(len(names))]
+    total = sum(numbers)
+    if not total:
+        return "none chosen"
+    shares = (f"{n} {100 * k / total:.1f} %" for n, k in zip(names, numbers, strict=True))
+    middle = np.nanmean(weight[np.isfinite(weight)])
+    return f"{', '.join(shares)} by {maps.attrs['select']}, mean weight {middle:.2f}"
 
 
 def _how(attrs: Mapping[str, Any]) -> str:
@@ -207,7 +240,7 @@ def provenance(
     options
         Whatever else determined the result.
     """
-    aif = study.aif
+    aif = study.arterial
     return {
         **({"command": command} if command else {}),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -215,16 +248,20 @@ def provenance(
             role: [{"file": path.name, "sha256": sha256(path)} for path in paths]
             for role, paths in study.files.items()
         },
-        "input_function": {
-            "name": aif.name,
-            "site": aif.site,
-            "hematocrit": aif.hematocrit,
-            "interpolation": aif.interpolation,
-            "sha256": aif.fingerprint(),
-        },
+        **({} if aif is None else {"input_function": _input_record(aif)}),
         "curve_unit": study.unit,
         **study.facts,
         **(options or {}),
+    }
+
+
+def _input_record(aif: InputFunction) -> dict[str, Any]:
+    return {
+        "name": aif.name,
+        "site": aif.site,
+        "hematocrit": aif.hematocrit,
+        "interpolation": aif.interpolation,
+        "sha256": aif.fingerprint(),
     }
 
 
@@ -287,6 +324,14 @@ def write_outcome(
         threads=int(maps.attrs["threads"]),
     )
     tell("maps", f"{count(len(written), 'image')} and fit.json in {folder}{os.sep}")
+    if study.vessel is not None:
+        from kety.pipeline.vessel import write_vessel
+
+        grid = study.grid or series
+        files = write_vessel(
+            study.vessel, study.aif, folder, affine=grid.affine, codes=grid.codes, unit=study.unit
+        )
+        tell("vessel", f"{', '.join(path.name for path in files)} in {folder}{os.sep}")
     page = None
     if report:
         from kety.report import write_report
@@ -296,7 +341,7 @@ def write_outcome(
             maps=maps,
             curves=study.curves,
             times=series.times,
-            aif=study.aif,
+            aif=study.arterial,
             title=title or series.source,
             anatomy=series.data.mean(axis=-1, dtype=np.float32),
             provenance={**maps.attrs, **record},
@@ -306,6 +351,8 @@ def write_outcome(
             regions=regions,
             warnings=notices,
             curve_units=study.unit,
+            vessel=study.vessel,
+            vessel_affine=(study.grid or series).affine,
         )
         tell("report", str(page))
     return Written(folder, tuple(written), page)

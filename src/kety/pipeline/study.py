@@ -18,9 +18,10 @@ from kety.pipeline.arterial import InputSource
 from kety.pipeline.conversion import Conversion, Scan, read_scan, unconverted
 from kety.pipeline.preparation import Region, denoised, described, keep_of, region_of
 from kety.pipeline.telling import Tell, count, silent
+from kety.pipeline.vessel import masks_of, treated, vessel_of
 
 if TYPE_CHECKING:
-    from kety.inputs import InputFunction
+    from kety.inputs import InputFunction, Vessel
     from kety.preprocess import Box
     from kety.series import Series, Volume
 
@@ -43,8 +44,8 @@ class Study:
     ----------
     series
         The series that is fitted, with its mask: as read, or the region of it.
-    aif
-        Arterial input, in ``unit``.
+    arterial
+        Arterial input, in ``unit``; None where the study was read without one.
     curves
         (X, Y, Z, T) in ``unit``; NaN where the signal has no concentration.
     unit
@@ -61,10 +62,12 @@ class Study:
         The part of the file's grid that ``series`` is.
     grid
         The file's grid, a volume without content; None where it is that of ``series``.
+    vessel
+        The artery that was found in the series, on the file's grid; None where it was not sought.
     """
 
     series: Series
-    aif: InputFunction
+    arterial: InputFunction | None
     curves: NDArray[Any]
     unit: str
     baseline: NDArray[np.intp] | None = None
@@ -73,6 +76,17 @@ class Study:
     facts: Mapping[str, Any] = field(default_factory=dict)
     region: Region = field(default_factory=Region)
     grid: Volume | None = None
+    vessel: Vessel | None = None
+
+    @property
+    def aif(self) -> InputFunction:
+        """The arterial input; KetyError where the study was read without one."""
+        if self.arterial is None:
+            raise KetyError(
+                f"{self.series.source} was read without an arterial input, which this needs; give "
+                "one"
+            )
+        return self.arterial
 
     def read_mask(self, path: PathLike) -> NDArray[np.bool_]:
         """Read a mask on the file's grid, and return it on that of ``series``.
@@ -90,7 +104,7 @@ class Study:
 
 def read_study(
     path: PathLike,
-    source: InputSource,
+    source: InputSource | None,
     conversion: Conversion | None = None,
     *,
     times: Any = None,
@@ -114,7 +128,7 @@ def read_study(
     path
         4-D series.
     source
-        Where the arterial input comes from.
+        Where the arterial input comes from; None for maps that need none.
     conversion
         How the signal is converted.
     times
@@ -147,38 +161,50 @@ def read_study(
     series, made = region.series(whole, tell)
     unit = QUANTITIES[quantity][1]
     conversion.check(quantity)
-    if source.t10 is not None and quantity != "signal":
+    if source is not None and source.t10 is not None and quantity != "signal":
         raise KetyError(f"T1 of blood converts an MR signal, but the series holds {quantity}")
-    vessel = None
-    if source.mask is not None:
-        from kety.io import read_mask
-
-        vessel = read_mask(source.mask, like=whole)
+    masks = masks_of(source, whole, quantity, conversion, tell)
+    vessel = masks.artery
     facts: dict[str, Any] = {"quantity": quantity, "times": series.times_from, **made}
-    aif, early = given_input(source, whole, unit)
+    aif, early = (None, None) if source is None else given_input(source, whole, unit)
     baseline = None
     if quantity in ("hu", "signal"):
-        baseline, words = find_baseline(conversion, whole, aif, early, vessel)
+        if masks.found is not None and conversion.baseline is None:
+            baseline, words = masks.found.baseline, "before the artery that was found enhances"
+        else:
+            baseline, words = find_baseline(conversion, whole, aif, early, vessel)
         tell("baseline", f"{frames_in_words(baseline)}, {words}")
         facts |= {"baseline_frames": baseline.tolist(), "baseline_from": words}
     scan = blood = None
     if quantity == "signal":
         wanted = series.mask
-        if vessel is not None and wanted is not None and not region:
-            wanted = wanted | vessel
+        if masks.all is not None and wanted is not None and not region:
+            wanted = wanted | masks.all
         scan = blood = read_scan(conversion, whole, wanted, tell, region)
         facts |= scan.facts
-        if vessel is not None and region:
-            blood = read_scan(_of_blood(conversion, source), whole, vessel, silent)
+        if source is not None and vessel is not None and region:
+            blood = read_scan(_of_blood(conversion, source), whole, masks.all, silent)
     curves = _convert(series, baseline, scan, facts, tell)
     curves = denoised(curves, series, keep, facts, tell)
-    if vessel is not None:
-        aif = _vessel_input(source, whole, vessel, baseline, blood)
-    assert aif is not None
-    tell("input", _described(aif, unit))
+    artery = None
+    if source is not None and vessel is not None:
+
+        def curve_of(mask: NDArray[np.bool_], words: str) -> InputFunction:
+            return _vessel_input(source, whole, mask, baseline, blood, words)
+
+        words = "found in an artery" if source.mask is None else f"in {Path(source.mask).name}"
+        aif, artery = vessel_of(masks, whole, curve_of(vessel, words), curve_of, tell)
+    if source is not None and aif is not None:
+        aif, steps = treated(source, aif, float(whole.times[-1]), tell)
+        if artery is not None:
+            artery = replace(artery, steps=steps)
+            facts["vessel"] = artery.record
+        elif steps:
+            facts["input_steps"] = list(steps)
+        tell("input", _described(aif, unit))
     files = _files(Path(path), source, conversion, times, mask)
     grid = _grid(whole) if region else None
-    return Study(series, aif, curves, unit, baseline, scan, files, facts, region, grid)
+    return Study(series, aif, curves, unit, baseline, scan, files, facts, region, grid, artery)
 
 
 def _of_blood(conversion: Conversion, source: InputSource) -> Conversion:
@@ -255,6 +281,7 @@ def _vessel_input(
     vessel: NDArray[np.bool_],
     baseline: NDArray[np.intp] | None,
     scan: Scan | None,
+    words: str,
 ) -> InputFunction:
     curves = np.asarray(series.data[vessel])
     if scan is not None and baseline is not None:
@@ -270,7 +297,7 @@ def _vessel_input(
         from kety.signal import enhancement
 
         curves = enhancement(curves, baseline)
-    return arterial.mask_input(source, curves, series.times)
+    return arterial.mask_input(source, curves, series.times, words)
 
 
 def _described(aif: InputFunction, unit: str) -> str:
@@ -282,7 +309,11 @@ def _described(aif: InputFunction, unit: str) -> str:
 
 
 def _files(
-    path: Path, source: InputSource, conversion: Conversion, times: Any, mask: PathLike | None
+    path: Path,
+    source: InputSource | None,
+    conversion: Conversion,
+    times: Any,
+    mask: PathLike | None,
 ) -> dict[str, tuple[Path, ...]]:
     """Every file that was read, by its role."""
     from kety.io.bids import sidecar_path
@@ -292,8 +323,10 @@ def _files(
         "sidecar": sidecar_path(path),
         "times": times,
         "mask": mask,
-        "input": source.table,
-        "input_mask": source.mask,
+        "input": source and source.table,
+        "input_mask": source and source.mask,
+        "input_check": source and source.check,
+        "input_vein": source and source.vein,
         "t10": conversion.t10,
         "b1": conversion.b1,
     }

@@ -22,7 +22,7 @@ from kety.report.windows import Window, window_for
 if TYPE_CHECKING:
     import xarray
 
-    from kety.inputs import InputFunction
+    from kety.inputs import InputFunction, Vessel
 
 Level = Literal["good", "note", "caution", "alarm"]
 Cell = str | Markup
@@ -169,7 +169,7 @@ class Study:
     maps: xarray.Dataset
     curves: NDArray[Any]
     times: NDArray[np.float64]
-    aif: InputFunction
+    aif: InputFunction | None
     title: str
     provenance: Mapping[str, Any]
     anatomy: NDArray[Any] | None = None
@@ -180,9 +180,12 @@ class Study:
     warnings: Sequence[str] = ()
     windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     curve_units: str = ""
+    vessel: Vessel | None = None
+    vessel_affine: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("status", "r2", "cost") if name not in self.maps]
+        required = ("status",) if self.model_free else ("status", "r2", "cost")
+        missing = [name for name in required if name not in self.maps]
         if missing:
             raise KetyError(
                 f"the maps lack {', '.join(missing)} (found {', '.join(map(str, self.maps))}); "
@@ -209,6 +212,23 @@ class Study:
     def shape(self) -> tuple[int, ...]:
         """Shape of every map."""
         return tuple(self.maps["status"].shape)
+
+    @property
+    def model_free(self) -> bool:
+        """Whether the maps describe the curves, with a method named in place of a model."""
+        return "model" not in self.maps.attrs and "method" in self.maps.attrs
+
+    @property
+    def input(self) -> InputFunction:
+        """The input; only model-free maps may lack one."""
+        if self.aif is None:
+            raise KetyError("these maps are of a model: give the input that it was fitted with")
+        return self.aif
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of the maps that are pictured and counted."""
+        return self.parameters if self.model_free else (*self.parameters, "r2")
 
     @property
     def spatial(self) -> bool:
@@ -242,14 +262,19 @@ class Study:
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the estimated maps: those with a standard error, and not held at a value."""
+        """Names of the estimated maps: those with a standard error, and not held at a value.
+
+        Of maps without a model all but the status.
+        """
         return tuple(n for n in self._with_error if n not in self.held)
 
     @cached_property
     def held(self) -> dict[str, float]:
         """Parameters that the fit held at a value: known without error wherever it converged."""
         converged = self.status == Status.CONVERGED
-        held = {}
+        held: dict[str, float] = {}
+        if self.model_free:
+            return held
         for name in self._with_error:
             values = self.values(name)[converged]
             errors = self.values(f"{name}_se")[converged]
@@ -259,6 +284,9 @@ class Study:
 
     @property
     def _with_error(self) -> tuple[str, ...]:
+        if self.model_free:
+            others = (str(n) for n in self.maps.data_vars if n not in ("status", "t10"))
+            return tuple(n for n in others if not n.endswith("_se"))
         names = (str(n) for n in self.maps.data_vars if f"{n}_se" in self.maps.data_vars)
         # a baseline is of the measurement, not of the tissue
         return tuple(n for n in names if n != "baseline" and not n.endswith(VOXELWISE))
@@ -267,6 +295,24 @@ class Study:
     def model(self) -> str:
         """Name of the fitted model."""
         return str(self.maps.attrs.get("model", ""))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that were chosen from; the one that was fitted."""
+        several = str(self.maps.attrs.get("models", ""))
+        return tuple(several.split(", ")) if several else (self.model,)
+
+    @property
+    def choice(self) -> NDArray[np.uint8] | None:
+        """Chosen model of every voxel, counted from 1 in the order of `models`; None of one."""
+        return np.asarray(self.maps["chosen"].values) if "chosen" in self.maps else None
+
+    def by_model(self, voxels: NDArray[np.intp]) -> list[tuple[str, NDArray[np.intp]]]:
+        """For every model, which of the voxels (flat positions) were fitted with it."""
+        if self.choice is None:
+            return [(self.model, np.arange(voxels.size))]
+        chosen = self.choice.reshape(-1)[voxels]
+        return [(name, np.flatnonzero(chosen == i + 1)) for i, name in enumerate(self.models)]
 
     @property
     def curve_axis(self) -> str:
@@ -282,6 +328,14 @@ class Study:
         """Return a map's unit, "" for a fraction."""
         unit = str(self.maps[name].attrs.get("units", ""))
         return "" if unit == "1" else unit
+
+    def meaning(self, status: Status) -> str:
+        """Return what a status is called in these maps."""
+        attrs = self.maps["status"].attrs
+        values = [int(v) for v in np.atleast_1d(attrs.get("flag_values", ()))]
+        words = str(attrs.get("flag_meanings", "")).split()
+        named = dict(zip(values, words, strict=False))
+        return named.get(int(status), status.meaning).replace("_", " ")
 
     def long_name(self, name: str) -> str:
         """Return a map's name in words."""
@@ -301,7 +355,7 @@ class Study:
     def _windows(self) -> dict[str, Window]:
         return {
             name: window_for(name, self.units(name), partial(self._range, name), self.windows)
-            for name in (*self.parameters, "r2")
+            for name in self.shown
         }
 
     def _range(self, name: str) -> tuple[float, float]:

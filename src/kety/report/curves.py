@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -24,20 +24,35 @@ from kety.report.content import (
     tick,
 )
 from kety.report.summary import Residuals, measured, simulate
+from kety.report.vessel import vessel_blocks
+
+if TYPE_CHECKING:
+    from kety.inputs import InputFunction
 
 _FINE_POINTS = 600
 
 
 def input_blocks(study: Study) -> list[Block]:
-    """The input curve, whole and its first pass, and what is known of it."""
-    aif = study.aif
+    """The input curve, whole and its first pass, and, if it was found, the vessel."""
+    if study.aif is None:
+        return []
+    blocks = input_charts(study.aif, study.times, study.curve_axis, study.curve_units)
+    if study.vessel is not None:
+        blocks += vessel_blocks(study.vessel, study.vessel_affine)
+    return blocks
+
+
+def input_charts(
+    aif: InputFunction, frames: NDArray[np.float64], axis: str, units: str
+) -> list[Block]:
+    """Charts of an input, whole and its first pass, and what is known of it."""
     times = np.asarray(aif.times, dtype=np.float64)
     values = np.asarray(aif.concentration, dtype=np.float64)
     peak = int(np.argmax(values))
-    unit = f" {study.curve_units}" if study.curve_units else ""
+    unit = f" {units}" if units else ""
     whole = (
-        min(float(times[0]), float(study.times[0])),
-        max(float(times[-1]), float(study.times[-1])),
+        min(float(times[0]), float(frames[0])),
+        max(float(times[-1]), float(frames[-1])),
     )
     first = _first_pass(times, values, peak, whole)
     charts = []
@@ -46,8 +61,7 @@ def input_blocks(study: Study) -> list[Block]:
             f"Input curve from {number(span[0])} s to {number(span[1])} s; its peak is "
             f"{number(values[peak])}{unit} at {number(times[peak])} s."
         )
-        svg = figures.input_curve(aif, study.times, span, study.curve_axis, alt)
-        charts.append(Chart(svg, title))
+        charts.append(Chart(figures.input_curve(aif, frames, span, axis, alt), title))
     facts = [
         ("Name", aif.name or "–"),
         ("Concentration in", "whole blood" if aif.site == "blood" else aif.site),
@@ -57,7 +71,7 @@ def input_blocks(study: Study) -> list[Block]:
         ("Peak", f"{number(values[peak])}{unit} at {number(times[peak])} s"),
         (
             "Frames of the series",
-            f"{study.times.size:,}, {number(study.times[0])} s to {number(study.times[-1])} s",
+            f"{frames.size:,}, {number(frames[0])} s to {number(frames[-1])} s",
         ),
     ]
     return [Charts(charts), Facts(facts)]

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.io.atomic import Batch
 from kety.report.content import Study
-from kety.report.sections import SECTIONS, prepare
+from kety.report.sections import MODEL_FREE_SECTIONS, SECTIONS, prepare
 
 if TYPE_CHECKING:
     import xarray
 
-    from kety.inputs import InputFunction
+    from kety.inputs import InputFunction, Vessel
 
 
 def write_report(
@@ -28,7 +28,7 @@ def write_report(
     maps: xarray.Dataset,
     curves: NDArray[Any],
     times: ArrayLike,
-    aif: InputFunction,
+    aif: InputFunction | None,
     title: str,
     anatomy: ArrayLike | None = None,
     provenance: Mapping[str, Any],
@@ -39,6 +39,8 @@ def write_report(
     warnings: Sequence[str] = (),
     windows: Mapping[str, tuple[float, float]] | None = None,
     curve_units: str = "",
+    vessel: Vessel | None = None,
+    vessel_affine: ArrayLike | None = None,
 ) -> Path:
     """Write a report on fitted maps as one HTML page without external resources.
 
@@ -48,13 +50,14 @@ def write_report(
         File to write; it appears whole or not at all.
     maps
         What `kety.fit` returns: ``status``, ``r2``, ``cost`` and, for every parameter, ``name`` and
-        ``name_se``, on three axes (maps are shown) or any other number (they are not).
+        ``name_se``, on three axes (maps are shown) or any other number (they are not). Or what
+        `kety.semiquantitative` and `kety.deconvolve` return, which have a page of their own.
     curves
         (..., T) fitted curves on the maps' axes, HU above baseline or mM; not copied.
     times
         (T,) s.
     aif
-        The input of the fit.
+        The input of the fit; None for model-free maps that were made without one.
     title
         Heading of the page, e.g. the name of the series.
     anatomy
@@ -76,6 +79,9 @@ def write_report(
         ``name -> (lower, upper)`` display windows, in the map's unit, in place of the listed ones.
     curve_units
         Unit of curves and input, ``"HU"`` or ``"mM"``.
+    vessel, vessel_affine
+        The artery that the input was found in, and the affine (4, 4) of its grid, which need not be
+        the maps'.
 
     Returns
     -------
@@ -104,6 +110,8 @@ def write_report(
         warnings=tuple(warnings),
         windows=dict(windows or {}),
         curve_units=curve_units,
+        vessel=vessel,
+        vessel_affine=None if vessel_affine is None else np.asarray(vessel_affine, dtype=float),
     )
     page = render(study).encode("utf-8")
     with Batch() as batch:
@@ -114,7 +122,8 @@ def write_report(
 def render(study: Study) -> str:
     """Return the page of a study."""
     report = prepare(study)
-    built = [(section, section.build(report)) for section in SECTIONS]
+    listed = MODEL_FREE_SECTIONS if study.model_free else SECTIONS
+    built = [(section, section.build(report)) for section in listed]
     # autoescape: file names and warnings come from outside
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -123,5 +132,6 @@ def render(study: Study) -> str:
     return environment.from_string(source).render(
         title=study.title,
         model=study.model,
+        **({"subtitle": "Model-free maps"} if study.model_free else {}),
         sections=[(section, blocks) for section, blocks in built if blocks],
     )

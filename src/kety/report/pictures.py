@@ -90,7 +90,7 @@ def map_blocks(study: Study) -> list[Block]:
     blocks: list[Block] = [_layout(study, scene.view), _status(study, scene)]
     if study.n_fitted == 0:
         return [*blocks, Paragraph("No voxel was fitted, so every map is empty.")]
-    for name in (*study.parameters, "r2"):
+    for name in study.shown:
         window = study.window(name)
         panels = [map_panel(scene, name, study.values(name), window, "map", "Value")]
         if f"{name}_se" in study.maps:
@@ -113,8 +113,9 @@ def map_panel(
     window: Window,
     colours: rasters.Colours,
     title: str,
+    ticks: int = _TICKS,
 ) -> Panel:
-    """Pictures of a map (X, Y, Z) in its window, and the colour bar."""
+    """Pictures of a map (X, Y, Z) in its window, and the colour bar with so many ticks."""
     finite = volume[np.isfinite(volume)]
     unit = window.units if window.units != "1" else ""
     limits = f"{number(window.lower)} to {number(window.upper)} {unit}".rstrip()
@@ -131,7 +132,7 @@ def map_panel(
     below, above = rasters.marks(colours)
     bar = ColourBar(
         stops=rasters.gradient(colours),
-        ticks=[tick(t) for t in np.linspace(window.lower, window.upper, _TICKS)],
+        ticks=[tick(t) for t in np.linspace(window.lower, window.upper, ticks)],
         below=percent(int(np.count_nonzero(finite < window.lower)), finite.size)
         if colours != "error"
         else None,
@@ -152,7 +153,7 @@ def _status(study: Study, scene: Scene) -> Maps:
         for frame in scene.frames
     ]
     legend = [
-        (rasters.STATUS_COLOURS[s], s.meaning.replace("_", " "))
+        (rasters.STATUS_COLOURS[s], study.meaning(s))
         for s in Status
         if s is not Status.OUTSIDE and study.counts[s]
     ]

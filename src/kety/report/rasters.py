@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -277,13 +278,23 @@ def map_image(
 
 def status_image(status: NDArray[np.uint8], grey: NDArray[np.float32] | None) -> str:
     """Return a data URI of the status of a slice in its categorical colours."""
-    levels = np.full(status.shape, 0.1, dtype=np.float32) if grey is None else 0.75 * grey
-    first = len(Status)
+    return category_image(status, [STATUS_COLOURS[s] for s in Status], grey)
+
+
+def category_image(
+    values: NDArray[np.uint8], colours: Sequence[str], grey: NDArray[np.float32] | None
+) -> str:
+    """Return a data URI of the categories of a slice, 0 (outside) showing the anatomy.
+
+    ``colours`` are those of the categories, from 0 on; at most as many as leave room for greys.
+    """
+    levels = np.full(values.shape, 0.1, dtype=np.float32) if grey is None else 0.75 * grey
+    first = len(colours)
     index = first + (levels * (_GREYS - 1)).astype(np.int64)
-    index = np.where(status == Status.OUTSIDE, index, status)
+    index = np.where(values == 0, index, values)
     palette = np.vstack(
         [
-            *(_rgb(STATUS_COLOURS[s]) for s in Status),
+            *(_rgb(colour) for colour in colours),
             np.repeat(np.linspace(0, 255, _GREYS)[:, np.newaxis], 3, axis=1),
         ]
     )

@@ -13,10 +13,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from kety.report.certainty import certainty_blocks
 from kety.report.content import Block, Cell, Study, Table, quantity, tick
 from kety.report.curves import curve_blocks, input_blocks
 from kety.report.joint import joint_blocks
+from kety.report.modelfree import summary_blocks
 from kety.report.pictures import map_blocks
+from kety.report.selection import selection_blocks
 from kety.report.summary import Residuals, determined, residuals
 from kety.report.truth import truth_blocks
 from kety.report.verdict import histogram_blocks, verdict_blocks
@@ -43,6 +46,8 @@ class Section:
 
 def prepare(study: Study) -> Report:
     """Draw the sample of residuals that several sections show."""
+    if study.model_free:
+        return Report(study, np.empty(0, np.intp), None)
     voxels = determined(study)
     return Report(study, voxels, residuals(study, voxels))
 
@@ -52,7 +57,7 @@ def _provenance(study: Study) -> list[Block]:
         [key, Markup("<code>{}</code>").format(value)] for key, value in _flat(study.provenance)
     ]
     quantities: list[list[Cell]] = []
-    for name in (*study.parameters, "r2", "cost"):
+    for name in study.shown if study.model_free else (*study.shown, "cost"):
         attrs = study.maps[name].attrs
         window = study.window(name) if name != "cost" else None
         limits = f"{tick(window.lower)} to {tick(window.upper)}" if window else "–"
@@ -84,6 +89,29 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield name, str(value)
 
 
+_INPUT: Final = Section(
+    "input",
+    "Input curve",
+    "The arterial curve that drives the model: samples, the curve through them, and the "
+    "frames of the series (ticks).",
+    lambda report: input_blocks(report.study),
+)
+
+_PROVENANCE: Final = Section(
+    "provenance",
+    "Provenance and glossary",
+    "What made these maps, and what each quantity means.",
+    lambda report: _provenance(report.study),
+)
+
+_HISTOGRAMS: Final = Section(
+    "histograms",
+    "Distributions",
+    "Values of the fitted voxels in the same windows and colours; solid line: median, dotted: "
+    "quartiles; single bars at the ends: values beyond the window.",
+    lambda report: histogram_blocks(report.study),
+)
+
 SECTIONS: Final[tuple[Section, ...]] = (
     Section(
         "verdict",
@@ -91,6 +119,13 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "What became of every voxel, how well the model describes the curves, and how sure the "
         "estimates are.",
         lambda report: verdict_blocks(report.study, report.sample),
+    ),
+    Section(
+        "models",
+        "Which model where",
+        "Several models were fitted, and in every voxel the one chosen that the curve supports: "
+        "the fewest unknowns that leave no more than noise.",
+        lambda report: selection_blocks(report.study),
     ),
     Section(
         "maps",
@@ -101,26 +136,21 @@ SECTIONS: Final[tuple[Section, ...]] = (
         lambda report: map_blocks(report.study),
     ),
     Section(
+        "certainty",
+        "How sure, beyond the standard errors",
+        "Intervals that follow the bend of the model or the residuals as they are, and what an "
+        "uncertain input adds.",
+        lambda report: certainty_blocks(report.study),
+    ),
+    Section(
         "joint",
         "Joint estimation",
         "All voxels were estimated together, each drawn to those that are like it: what that "
         "gained, what it changed, and where it may have gone too far.",
         lambda report: joint_blocks(report.study),
     ),
-    Section(
-        "histograms",
-        "Distributions",
-        "Values of the fitted voxels in the same windows and colours; solid line: median, dotted: "
-        "quartiles; single bars at the ends: values beyond the window.",
-        lambda report: histogram_blocks(report.study),
-    ),
-    Section(
-        "input",
-        "Input curve",
-        "The arterial curve that drives the model: samples, the curve through them, and the "
-        "frames of the series (ticks).",
-        lambda report: input_blocks(report.study),
-    ),
+    _HISTOGRAMS,
+    _INPUT,
     Section(
         "curves",
         "Measured against fitted",
@@ -133,10 +163,25 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "The study is simulated, so the estimates can be compared with the values behind it.",
         lambda report: truth_blocks(report.study),
     ),
-    Section(
-        "provenance",
-        "Provenance and glossary",
-        "What made these maps, and what each quantity means.",
-        lambda report: _provenance(report.study),
-    ),
+    _PROVENANCE,
 )
+
+MODEL_FREE_SECTIONS: Final[tuple[Section, ...]] = (
+    Section(
+        "summary",
+        "What the maps hold",
+        "What became of every voxel, and typical values with their errors.",
+        lambda report: summary_blocks(report.study),
+    ),
+    Section(
+        "maps",
+        "Maps",
+        "Each map in the window under it, and beside it its standard error, the noise alone: what "
+        "a method does not allow for, such as agent that leaves early, is not in it.",
+        lambda report: map_blocks(report.study),
+    ),
+    _HISTOGRAMS,
+    _INPUT,
+    _PROVENANCE,
+)
+"""Sections of maps that were made without a model."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kety.fitting.status import Status
 from kety.report.content import Finding, Level, Study, number, percent
 from kety.report.joint_check import joint_findings
+from kety.report.misfit import Misfit, misfit, misfit_findings
 from kety.report.precision import SECONDS, Precision
 
 _SAMPLE = 1000
@@ -38,6 +39,8 @@ class Residuals:
         has in common, 0 for noise and 1 where all residuals are alike.
     expected
         What ``shared`` would be by chance.
+    misfit
+        Voxels whose residuals are correlated beyond noise; None where it cannot be told.
     """
 
     values: NDArray[np.float64]
@@ -45,6 +48,7 @@ class Residuals:
     memory: float
     shared: float
     expected: float
+    misfit: Misfit | None = None
 
 
 def simulate(
@@ -54,13 +58,15 @@ def simulate(
     from kety.fitting.forward import simulate_curves
     from kety.models import MODELS
 
-    names = [p.name for p in MODELS[study.model].parameters]
-    params = {
-        n: study.values(n).reshape(-1)[voxels].astype(np.float64)
-        for n in names
-        if n in study.maps.data_vars
-    }
-    curves = simulate_curves(params, times, study.aif, study.model)
+    curves = np.zeros((voxels.size, times.size))
+    for model, part in study.by_model(voxels):
+        params = {
+            n: study.values(n).reshape(-1)[voxels[part]].astype(np.float64)
+            for n in MODELS[model].names
+            if n in study.maps.data_vars
+        }
+        if part.size:
+            curves[part] = simulate_curves(params, times, study.input, model)
     if "baseline" in study.maps.data_vars:
         curves += study.values("baseline").reshape(-1)[voxels, None]
     return np.asarray(curves, dtype=np.float64)
@@ -68,10 +74,17 @@ def simulate(
 
 def determined(study: Study) -> NDArray[np.intp]:
     """Flat positions of the fitted voxels whose every parameter is known."""
-    known = study.fitted.copy()
-    for name in study.parameters:
-        known &= np.isfinite(study.values(name))
-    return np.flatnonzero(known.reshape(-1))
+    from kety.models import MODELS
+
+    voxels = np.flatnonzero(study.fitted.reshape(-1))
+    known = np.zeros(study.status.size, dtype=bool)
+    for model, part in study.by_model(voxels):
+        own = MODELS[model].names if model in MODELS else ()
+        names = study.parameters if study.choice is None else own
+        known[voxels[part]] = True
+        for name in names:
+            known[voxels[part]] &= np.isfinite(study.values(name).reshape(-1)[voxels[part]])
+    return np.flatnonzero(known)
 
 
 def measured(study: Study, voxels: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -99,6 +112,7 @@ def residuals(study: Study, voxels: NDArray[np.intp]) -> Residuals | None:
         memory=float(np.sum(scaled[:, 1:] * scaled[:, :-1]) / (n * frames)),
         shared=float(np.sqrt(np.mean(scaled.mean(axis=0) ** 2))),
         expected=float(1.0 / np.sqrt(n)),
+        misfit=misfit(study, voxels, values),
     )
 
 
@@ -220,6 +234,11 @@ def _check_agreement(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("good", "Residuals look like noise: no structure in time beyond chance.")
 
 
+def _check_misfit(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.sample is not None:
+        yield from misfit_findings(evidence.sample.misfit)
+
+
 def _check_errors(evidence: Evidence) -> Iterator[Finding]:
     study = evidence.study
     interval = float(np.median(np.diff(study.times))) if study.times.size > 1 else float("nan")
@@ -261,8 +280,8 @@ def _check_errors(evidence: Evidence) -> Iterator[Finding]:
 
 def _check_input(evidence: Evidence) -> Iterator[Finding]:
     study = evidence.study
-    times = np.asarray(study.aif.times, dtype=np.float64)
-    values = np.asarray(study.aif.concentration, dtype=np.float64)
+    times = np.asarray(study.input.times, dtype=np.float64)
+    values = np.asarray(study.input.concentration, dtype=np.float64)
     peak = int(np.argmax(values))
     if values[peak] <= 0:
         yield Finding("alarm", "The input curve is nowhere positive.")
@@ -303,6 +322,7 @@ CHECKS: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
     _check_fitted,
     _check_failures,
     _check_agreement,
+    _check_misfit,
     _check_errors,
     _check_joint,
     _check_input,

@@ -129,7 +129,7 @@ def _swatch(colour: str, text: str) -> Markup:
 def histogram_blocks(study: Study) -> list[Block]:
     """One histogram per parameter and one of R²."""
     charts = []
-    for name in (*study.parameters, "r2"):
+    for name in study.shown:
         values, window = study.finite(name), study.window(name)
         if values.size == 0:
             continue

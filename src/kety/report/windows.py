@@ -74,6 +74,12 @@ WINDOWS: Final[tuple[Window, ...]] = (
     Window("fp", "F_p", "mL/100mL/min", 0.0, 100.0),
     Window("fb", "F_b", "mL/100mL/min", 0.0, 200.0),
     Window("mtt", "MTT", "s", 0.0, 20.0),
+    Window("perfusion", "F_ms", "mL/100mL/min", 0.0, 200.0),
+    Window("volume", "V", "mL/100mL", 0.0, 100.0),
+    Window("tmax", "T_max", "s", -2.0, 12.0),
+    Window("bat", "BAT", "s", 0.0, 100.0),
+    Window("ttp", "TTP", "s", 0.0, 240.0),
+    Window("washout_ratio", "washout_ratio", "%", -20.0, 100.0),
     Window("e", "E", "1", 0.0, 1.0),
     Window("r2", "R^2", "1", 0.0, 1.0),
 )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.inputs import InputFunction
 from kety.signal.baseline import blocks, check_series, memory_order
+
+if TYPE_CHECKING:
+    from kety.inputs import InputFunction
 
 Floats = NDArray[np.float64]
 

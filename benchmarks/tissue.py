@@ -1,0 +1,45 @@
+"""What the benchmarks of uncertainty and choice share: input, samplings, tissues of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+import kety
+from kety.simulate import protocol
+from kety.studies.optimization.data import PEAK, Array, parker_input
+
+# Tissues from poorly to well perfused, in public units; a parameter without a range here has the
+# lower half of its bounds.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "ktrans": (0.05, 0.6),
+    "kep": (0.2, 1.5),
+    "vb": (0.02, 0.2),
+    "k1": (0.08, 1.0),
+    "k2": (0.2, 1.5),
+    "fp": (10.0, 80.0),
+    "ps": (0.02, 0.3),
+    "ve": (0.1, 0.5),
+    "vp": (0.03, 0.15),
+    "delay": (1.0, 7.0),
+}
+SCHEMES: Mapping[str, Array] = {
+    "37 frames in 209 s": np.asarray(protocol("brain")),
+    "60 frames in 300 s": np.arange(60) * 5.0 + 5.0,
+}
+
+
+def truths(model: str, count: int, seed: int) -> dict[str, Array]:
+    """Parameters (count,) of one model, uniform over their ranges."""
+    random = np.random.default_rng(seed)
+    drawn = {}
+    for p in kety.MODELS[model].parameters:
+        lo, hi = RANGES.get(p.name, (p.bounds[0], 0.5 * (p.bounds[0] + p.bounds[1])))
+        drawn[p.name] = random.uniform(lo, hi, count)
+    return drawn
+
+
+def artery(times: Array) -> kety.InputFunction:
+    """Parker's input, sampled every second, beyond the reach of the default bounds."""
+    return parker_input(1.0, times[-1] + 5.0, peak=PEAK)

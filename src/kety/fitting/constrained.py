@@ -1,0 +1,157 @@
+"""Least squares from given starts with a parameter, or a quantity derived from some, held.
+
+Bounded Levenberg-Marquardt in double precision over many voxels at a time, for any model, since it
+knows the model by its curves alone. A parameter is held by leaving it out; a derived quantity g by
+one more residual, sqrt(m) (g - value), so heavy that it is met to a part in a million of its error.
+What it reaches is a minimum for the g that it has, whatever the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.fitting.problem import Problem
+from kety.fitting.sensitivity import curves_at, limits_of, slopes_at
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+ITERATIONS: Final = 60
+FALL: Final = 1e-10
+"""Relative fall of the cost below which a voxel is done."""
+HEAVY: Final = 1e6
+
+
+@dataclass(frozen=True)
+class Held:
+    """A derived quantity to hold.
+
+    ``value`` gives it (V,) and ``slopes`` its derivatives (V, P) at parameters (V, P); ``weight``
+    (V,) is m.
+    """
+
+    value: Callable[[Floats], Floats]
+    slopes: Callable[[Floats], Floats]
+    target: Floats
+    weight: Floats
+
+    def rows(self, part: NDArray[np.intp]) -> Held:
+        return Held(self.value, self.slopes, self.target[part], self.weight[part])
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Parameters (V, P) and weighted sums of squared residuals (V,), without what holds."""
+
+    values: Floats
+    cost: Floats
+
+
+def minimise(
+    problem: Problem, curves: Floats, start: Floats, free: Flags, held: Held | None = None
+) -> Minimum:
+    """Least squares of curves (V, T) from starts (V, P), over the parameters free in (V, P)."""
+    lo, hi = limits_of(problem)
+    free = free & (hi > lo)
+    values = np.clip(start, lo, hi)
+    cost, objective = _costs(problem, curves, values, held)
+    damping = np.full(len(values), 1e-4)
+    running = np.arange(len(values))
+    for _ in range(ITERATIONS):
+        if not len(running):
+            break
+        x = values[running]
+        some = None if held is None else held.rows(running)
+        normal, gradient = _normal_equations(problem, curves[running], x, some)
+        step = _step(normal, gradient, x, lo, hi, free[running], damping[running])
+        tried = np.clip(x + step, lo, hi)
+        new_cost, new_objective = _costs(problem, curves[running], tried, some)
+        before = objective[running]
+        better = new_objective <= before
+        done = before - new_objective <= FALL * before
+        done &= better | (damping[running] > 1e8)
+        taken = running[better]
+        values[taken], cost[taken] = tried[better], new_cost[better]
+        objective[taken] = new_objective[better]
+        damping[running] = np.clip(
+            np.where(better, 0.1 * damping[running], 10.0 * damping[running]), 1e-12, 1e12
+        )
+        running = running[~done]
+    return Minimum(values, cost)
+
+
+def _weighted(problem: Problem, rows: Floats) -> Floats:
+    """Rows (V, T, ...) times the roots of the weights, less what a constant takes up."""
+    shape = (1, -1, *(1,) * (rows.ndim - 2))
+    if problem.weights is None:
+        return rows - rows.mean(axis=1, keepdims=True) if problem.baseline else rows
+    if problem.baseline:
+        mean = np.tensordot(rows, problem.weights, (1, 0)) / problem.weights.sum()
+        rows = rows - np.expand_dims(mean, 1)
+    return rows * np.sqrt(problem.weights).reshape(shape)
+
+
+def _costs(
+    problem: Problem, curves: Floats, values: Floats, held: Held | None
+) -> tuple[Floats, Floats]:
+    residual = _weighted(problem, curves - curves_at(problem, values))
+    cost = np.einsum("vt,vt->v", residual, residual)
+    if held is None:
+        return cost, cost.copy()
+    return cost, cost + held.weight * (held.value(values) - held.target) ** 2
+
+
+def _normal_equations(
+    problem: Problem, curves: Floats, values: Floats, held: Held | None
+) -> tuple[Floats, Floats]:
+    """J'J (V, P, P) and J'r (V, P)."""
+    residual = _weighted(problem, curves - curves_at(problem, values))
+    slopes = _weighted(problem, slopes_at(problem, values))
+    normal = np.matmul(slopes.transpose(0, 2, 1), slopes)
+    gradient = np.einsum("vtp,vt->vp", slopes, residual)
+    if held is not None:
+        g = np.nan_to_num(held.slopes(values), posinf=0.0, neginf=0.0)
+        off = held.target - held.value(values)
+        normal += held.weight[:, None, None] * g[:, :, None] * g[:, None, :]
+        gradient += (held.weight * off)[:, None] * g
+    return normal, gradient
+
+
+def _step(
+    normal: Floats,
+    gradient: Floats,
+    x: Floats,
+    lo: Floats,
+    hi: Floats,
+    free: Flags,
+    damping: Floats,
+) -> Floats:
+    """Damped Newton step (V, P); parameters that it would push out of the box stay."""
+    count = normal.shape[1]
+    diagonal = np.einsum("vii->vi", normal)
+    scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
+    unit = normal * scale[:, :, None] * scale[:, None, :]
+    moves = free & (diagonal > 0)
+    step = np.zeros_like(x)
+    for _ in range(count + 1):
+        pushed = ((x <= lo) & (np.where(moves, gradient, 0) < 0)) | (
+            (x >= hi) & (np.where(moves, gradient, 0) > 0)
+        )
+        moves = moves & ~pushed
+        both = moves[:, :, None] & moves[:, None, :]
+        system = np.where(both, unit, 0.0)
+        index = np.arange(count)
+        system[:, index, index] = np.where(moves, 1.0 + damping[:, None], 1.0)
+        right = np.where(moves, gradient * scale, 0.0)
+        step = np.linalg.solve(system, right[:, :, None])[:, :, 0] * scale
+        # A step may leave at a bound that the gradient alone does not.
+        leaving = moves & (((x <= lo) & (step < 0)) | ((x >= hi) & (step > 0)))
+        if not leaving.any():
+            break
+        moves &= ~leaving
+    return step
