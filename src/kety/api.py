@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.fitting.direct import prepare_search
 from kety.fitting.discretize import Discretization, get_discretization
-from kety.fitting.engine import KernelFit, Solve, available_threads, no_fit, place, prepare, rows_of
+from kety.fitting.engine import KernelFit, Solve, available_threads, no_fit, place, rows_of
 from kety.fitting.maps import empty_maps, map_attributes, store, to_dataset
 from kety.fitting.onset import prepare_by_onset
 from kety.fitting.optimizers import NelderMead, Optimizer, VarProLM, get_optimizer
 from kety.fitting.problem import Problem, make_problem
+from kety.fitting.solve import prepare
 from kety.joint.maps import attributes as joint_attributes
 from kety.joint.options import Joint, get_joint
 from kety.progress import Progress, reporter, teller
@@ -54,6 +55,8 @@ def fit(
     progress: bool | Progress = False,
     fitted: bool = False,
     baseline: bool = False,
+    portal: InputFunction | None = None,
+    initial: bool | float = False,
 ) -> xarray.Dataset:
     """Estimate a model's parameters in every voxel, with standard errors and a status.
 
@@ -108,6 +111,11 @@ def fit(
         the curves had their mean before arrival subtracted (CT): the noise of that mean is common
         to all frames of a voxel, and standard errors that ignore it are too small. The series must
         begin before the contrast arrives.
+    portal : InputFunction, optional
+        The portal vein's input, for the models with two inputs.
+    initial : bool or float
+        Tissue concentration at the first frame, where a series starts with contrast agent in the
+        tissue: True fits it (map ``c0``), a number (unit of the curves) sets it.
 
     Returns
     -------
@@ -159,6 +167,8 @@ def fit(
         threads=count,
         find_enhancing=mask is None,
         baseline=baseline,
+        portal=portal,
+        initial=initial,
     )
     _check_curves(data, problem)
     # Voxels keep their order in memory: a Fortran-ordered series is not copied.

@@ -6,3 +6,6 @@ once, at the boundary, by the factors named here.
 
 SECONDS_PER_MINUTE = 60.0
 MILLISECONDS_PER_SECOND = 1000.0
+
+ML_PER_100ML = 0.01
+"""Flows are in mL/100mL/min: mL of plasma for 100 mL of tissue."""
