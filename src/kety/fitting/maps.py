@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from kety.fitting.discretize import Discretization
 from kety.fitting.engine import KernelFit, instruction_sets
-from kety.fitting.solve import problem_curves
 from kety.fitting.optimizers import Optimizer, VarProLM
 from kety.fitting.problem import C0, Problem
+from kety.fitting.solve import problem_curves
 from kety.fitting.status import Status
 from kety.models import Derived, Model, Parameter
 from kety.version import __version__

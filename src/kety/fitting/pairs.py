@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from kety.errors import KetyError
 from kety.fitting.dictionary import curve_basis, delay_cells, rate_cells, taylor_rows
 from kety.fitting.forward import kernel_curves
-from kety.models.starts import Curves, Nodes, Search
+from kety.models.starts import Curves, Nodes, Search, recipe_of_roles
 
 if TYPE_CHECKING:
     from kety.fitting.optimizers.varprolm import VarProLM
+    from kety.fitting.problem import Problem
     from kety.fitting.terms import TermsKernel
 
 Doubles = NDArray[np.float64]
@@ -38,6 +39,8 @@ leaves, and to the curve's sum of squares."""
 RIVAL, UNSURE = 1e-2, 3e-5
 """How much worse than the best a descent may end to be solved exactly as well: relative to what the
 best leaves, and to the curve's sum of squares for the error of the dictionary."""
+INITIAL_RATES = (0.002, 0.01, 0.04)
+"""Rates (1/s) of decays of an initial concentration that the search leaves out of account."""
 PARALLEL = 2.0
 """Marks a pair that is not to be used."""
 
@@ -74,8 +77,6 @@ def rate_grid(largest: float) -> Doubles:
 def _curves(kernel: TermsKernel, curves: Curves) -> Doubles:
     """The curves (n, T) at the frames, in units of the scaled input."""
     times, threads = kernel.problem.times, kernel.problem.threads
-    if curves.initial:
-        return np.asarray(np.exp(-curves.rows[:, 0, 2, None] * (times - times[0])))
     total = np.zeros((len(curves.rows), len(times)))
     for m, source in enumerate(curves.inputs):
         total += kernel_curves(kernel.inputs[source], times, curves.rows[:, m], threads=threads)[0]
@@ -88,6 +89,8 @@ def prepare_pairs(kernel: TermsKernel, options: VarProLM) -> Callable[[NDArray[A
 
     problem, times = kernel.problem, kernel.problem.times
     recipe = problem.model.starts
+    if recipe is None and problem.model.terms is None:
+        recipe = recipe_of_roles(problem.model.parameters)
     if recipe is None:
         raise KetyError(f"{problem.model.name} has no recipe for its starts")
     lo, hi = problem.kernel_bounds()
@@ -109,13 +112,12 @@ def prepare_pairs(kernel: TermsKernel, options: VarProLM) -> Callable[[NDArray[A
     a = [_curves(kernel, g.a) for g in groups]
     b = [_curves(kernel, g.b) for g in groups]
     weighted = np.sqrt(kernel.weights)
-    constant = weighted / np.linalg.norm(weighted)
+    unseen = _unseen(problem) * weighted[:, None]
+    unseen = np.linalg.qr(unseen)[0] if unseen.shape[1] else unseen
 
     def seen(rows: Doubles) -> Doubles:
         rows = rows * weighted
-        if problem.baseline:
-            rows = rows - np.outer(rows @ constant, constant)
-        return rows
+        return rows - (rows @ unseen) @ unseen.T
 
     a, b = [seen(x) for x in a], [seen(x) for x in b]
     rates = rate_cells(0.0, FASTEST)
@@ -164,7 +166,7 @@ def prepare_pairs(kernel: TermsKernel, options: VarProLM) -> Callable[[NDArray[A
     }
     cell_of = np.array([g.cell for g in groups], np.int32)
     group_band = band[[g.cell for g in groups]]
-    project = np.ascontiguousarray(basis * weighted[:, None], dtype=f32)
+    project = np.ascontiguousarray(basis, dtype=f32)
     low_bounds, high_bounds = lo.copy(), hi.copy()
     threshold = problem.enhancement_threshold()
     names = [p.name for p in problem.parameters]
@@ -175,9 +177,9 @@ def prepare_pairs(kernel: TermsKernel, options: VarProLM) -> Callable[[NDArray[A
             y = np.ascontiguousarray(curves, dtype=np.float64) / kernel.scale
             finite = np.isfinite(y).all(axis=1)
             y[~finite] = 0.0
-            if problem.baseline:
-                y -= (y @ kernel.weights / kernel.weights.sum())[:, None]
-            square = ((y * weighted) ** 2).sum(axis=1).astype(f32)
+            first_value = np.maximum(y[:, 0], 0.0)
+            y = seen(y)
+            square = (y**2).sum(axis=1).astype(f32)
             z = np.ascontiguousarray(y.astype(f32) @ project)
         shape = (count, CANDIDATES)
         node_a, node_b = np.empty(shape, np.int32), np.empty(shape, np.int32)
@@ -228,13 +230,16 @@ def prepare_pairs(kernel: TermsKernel, options: VarProLM) -> Callable[[NDArray[A
                     problem.threads,
                     options.instruction_set,
                 )
-                kept = _worth(voxel, ends[5] + rest[voxel], unsure * square[voxel], ends, count, rival)
+                kept = _worth(
+                    voxel, ends[5] + rest[voxel], unsure * square[voxel], ends, count, rival
+                )
                 voxel, group, ends = voxel[kept], group[kept], [e[kept] for e in ends]
             fast, slow, delay, first, second = (e.astype(np.float64) for e in ends[:5])
             values = {"fast": fast, "slow": slow, "delay": delay}
             first, second = _lifted(first, second, 1.0 / fast, 1.0 / np.maximum(slow, 1e-3))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             found = recipe.start(values, first, second)
+        found["c0"] = first_value[voxel]
         theta = np.empty((len(voxel), len(names)))
         for i, name in enumerate(names):
             middle = 0.5 * (low_bounds[i] + high_bounds[i])
@@ -251,6 +256,16 @@ def prepare_pairs(kernel: TermsKernel, options: VarProLM) -> Callable[[NDArray[A
         )
 
     return start
+
+
+def _unseen(problem: Problem) -> Doubles:
+    """Curves (T, n) that the search does not look at: a fitted constant; and what an initial
+    concentration may leave, whatever the rate."""
+    since = problem.times - problem.times[0]
+    curves = [np.ones_like(since)] if problem.baseline or problem.initial else []
+    if problem.initial:
+        curves += [np.exp(-rate * since) for rate in INITIAL_RATES]
+    return np.stack(curves, axis=1) if curves else np.zeros((len(since), 0))
 
 
 def _descent(

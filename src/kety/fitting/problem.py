@@ -48,6 +48,12 @@ class Problem:
         Voxels that the model explains no better than noise are marked instead of fitted.
     baseline : bool
         A constant of every voxel is fitted along.
+    portal : InputFunction or None
+        The portal vein's input, of a model with two.
+    initial : bool
+        The tissue holds contrast agent at the first frame: the parameter ``c0``.
+    as_terms : bool
+        Use the solver of several terms although the model is one.
     """
 
     model: Model
@@ -62,6 +68,7 @@ class Problem:
     baseline: bool = False
     portal: InputFunction | None = None
     initial: bool = False
+    as_terms: bool = False
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -77,7 +84,7 @@ class Problem:
     def by_terms(self) -> bool:
         """Whether the solver of several terms is needed, whose quantities are ``parameters`` in
         their order; otherwise the solver's quantities are v, a, k and tau."""
-        return self.model.terms is not None or self.initial
+        return self.model.terms is not None or self.initial or self.as_terms
 
     @property
     def size(self) -> int:

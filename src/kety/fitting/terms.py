@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kety.fitting.engine import KernelFit, Solve, no_fit, place
 from kety.fitting.pairs import Starts, prepare_pairs
-from kety.fitting.pieces import SERIES_REACH, kernel_pieces
+from kety.fitting.pieces import kernel_pieces
 from kety.fitting.problem import Problem, power_of_two
 from kety.fitting.status import Status
 from kety.models import program_of
@@ -53,8 +53,8 @@ class TermsKernel:
         }
 
 
-def terms_kernel(problem: Problem) -> TermsKernel:
-    """Inputs, pieces, program and weights of a problem."""
+def terms_kernel(problem: Problem, held: Sequence[str] = ()) -> TermsKernel:
+    """Inputs, pieces, program and weights of a problem, some of its parameters ``held``."""
     scale = problem.scale
     lo, _ = problem.kernel_bounds()
     shifts = [lo[problem.slot(p.name)] for p in problem.parameters if p.is_delay]
@@ -64,7 +64,7 @@ def terms_kernel(problem: Problem) -> TermsKernel:
     weights = np.ones(len(problem.times))
     if problem.weights is not None:
         weights = problem.weights / power_of_two(float(problem.weights.max()))
-    fixed = [name for name, (low, high) in problem.bounds.items() if not high > low]
+    fixed = {*held, *(n for n, (low, high) in problem.bounds.items() if not high > low)}
     program = program_of(problem.model, problem.initial, fixed)
     return TermsKernel(problem, program, inputs, levels, scale, weights)
 

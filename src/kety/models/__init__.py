@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from kety.errors import KetyError
 from kety.models.base import ROLES, Derived, Group, Model, Parameter, Terms, program_of
+from kety.models.dual_input import DUAL_INPUT_ONE_COMPARTMENT, DUAL_INPUT_TWO_COMPARTMENT
 from kety.models.exchange import TWO_COMPARTMENT_EXCHANGE, TWO_COMPARTMENT_UPTAKE
 from kety.models.one_compartment import ONE_COMPARTMENT
+from kety.models.tissue_homogeneity import TISSUE_HOMOGENEITY
 from kety.models.tofts import EXTENDED_TOFTS, PATLAK, TOFTS
 
 MODELS: dict[str, Model] = {
@@ -17,6 +19,9 @@ MODELS: dict[str, Model] = {
         ONE_COMPARTMENT,
         TWO_COMPARTMENT_EXCHANGE,
         TWO_COMPARTMENT_UPTAKE,
+        TISSUE_HOMOGENEITY,
+        DUAL_INPUT_ONE_COMPARTMENT,
+        DUAL_INPUT_TWO_COMPARTMENT,
     )
 }
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from kety.models.base import Parameter
 
 Floats = NDArray[np.float64]
 
@@ -47,14 +50,12 @@ class Curves:
     """Curves, each a sum of rows of the kernel.
 
     ``rows`` (n, m, 6): v, a1, k1, a2, k2, tau of m rows of each of n curves; ``inputs`` (m,), the
-    input of each row; ``origin``: where True the curve is instead exp(-k1 t) from the first frame
-    on. ``values`` maps quantities to what they are for each curve, (n,).
+    input of each row. ``values`` maps quantities to what they are for each curve, (n,).
     """
 
     rows: Floats
     values: Mapping[str, Floats] = field(default_factory=dict)
     inputs: Sequence[int] = (0,)
-    initial: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,29 @@ def pairs_of_rates(search: Search, slow: Floats) -> list[Nodes]:
                 )
             )
     return groups
+
+
+def recipe_of_roles(parameters: Sequence[Parameter]) -> Recipe:
+    """The recipe of a model that is one term of the kernel, by the roles of its parameters."""
+    names = {p.role: p.name for p in parameters}
+
+    def nodes(search: Search) -> list[Nodes]:
+        rates = search.rates if "k" in names else values_of(0.0)
+        return [
+            Nodes(
+                cell,
+                Curves(kernel_rows(1, v=float("v" in names), tau=float(delay))[:, None]),
+                exponentials(rates, float(delay), "rate"),
+                {"delay": float(delay)},
+            )
+            for cell, delay in enumerate(search.delays)
+        ]
+
+    def start(v: Mapping[str, Any], x: Any, y: Any) -> dict[str, Any]:
+        found = {"v": x, "a": y, "k": v["rate"], "tau": v["delay"]}
+        return {name: found[role] for role, name in names.items() if role is not None}
+
+    return Recipe(nodes, start)
 
 
 def values_of(*values: float) -> Floats:
