@@ -171,6 +171,8 @@ def fit(
         initial=initial,
     )
     _check_curves(data, problem)
+    if problem.by_terms:
+        _check_terms(problem, options, together)
     # Voxels keep their order in memory: a Fortran-ordered series is not copied.
     order: Any = "F" if data.flags.f_contiguous and not data.flags.c_contiguous else "C"
     shape = data.shape[:-1]
@@ -326,6 +328,19 @@ def _check_joint(options: VarProLM | Optimizer, delay: bool | float | str) -> No
         raise KetyError(
             f"joint estimation fits the delay or holds it at one value, found delay {delay!r}; "
             "give True, False or a number of s"
+        )
+
+
+def _check_terms(problem: Problem, options: VarProLM | Optimizer, together: Joint | None) -> None:
+    what = problem.model.name + (" with an initial concentration" if problem.initial else "")
+    if not isinstance(options, VarProLM):
+        raise KetyError(
+            f"{type(options).__name__} and discretizations serve models of one exponential, found "
+            f"{what}; leave optimizer and discretization out"
+        )
+    if together is not None:
+        raise KetyError(
+            f"joint estimation serves models of one exponential, found {what}; leave joint out"
         )
 
 

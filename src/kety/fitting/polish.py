@@ -16,7 +16,7 @@ from kety.errors import KetyError
 from kety.fitting.dictionary import delay_cells
 from kety.fitting.engine import KernelFit
 from kety.fitting.optimizers.varprolm import VarProLM
-from kety.fitting.pairs import Starts
+from kety.fitting.pairs import Starts, bands_of
 from kety.fitting.problem import Problem
 from kety.fitting.terms import solve_from, terms_kernel
 
@@ -70,7 +70,7 @@ def polish(
     kernel = terms_kernel(by_terms, held)
     lo, hi = by_terms.kernel_bounds()
     own = theta[:, columns]
-    known = np.isfinite(own).all(axis=1)
+    known = np.asarray(np.isfinite(own).all(axis=1))
     own = np.where(known[:, None], own, 0.5 * (lo + hi))
     free = np.array([name not in held for name in names])
     own[:, free] = np.clip(own[:, free], lo[free], hi[free])
@@ -78,9 +78,7 @@ def polish(
     band = np.zeros((len(own), 2))
     if "delay" not in held:
         _, _, bands = delay_cells(kernel.inputs[0], problem.times, lo[delay], hi[delay])
-        bands = np.unique(bands, axis=0)
-        which = np.searchsorted(bands[:, 1], own[:, delay] - 1e-6).clip(max=len(bands) - 1)
-        band = np.ascontiguousarray(bands[which])
+        band = bands_of(np.unique(bands, axis=0), own[:, delay])
     curves_known = np.where(known[:, None], data, np.nan)
     starts = Starts(np.arange(len(own) + 1, dtype=np.int64), np.ascontiguousarray(own), band)
     result = solve_from(

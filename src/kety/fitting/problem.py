@@ -158,7 +158,7 @@ def make_problem(
             f"aif must be a kety.InputFunction, found {type(aif).__name__}; "
             "make one with kety.InputFunction(times, concentration, hematocrit=..., site=...)"
         )
-    _check_portal(record, portal)
+    check_portal(record, portal)
     t = checked_times(times)
     if dtype not in ("float32", "float64"):
         raise KetyError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
@@ -249,7 +249,8 @@ def power_of_two(x: float) -> float:
     return float(2.0 ** np.round(np.log2(x)))
 
 
-def _check_portal(model: Model, portal: Any) -> None:
+def check_portal(model: Model, portal: Any) -> None:
+    """Refuse a portal input that the model has no use for, and a model that lacks its own."""
     from kety.inputs import InputFunction
 
     if model.inputs == 2 and not isinstance(portal, InputFunction):

@@ -3,19 +3,21 @@ Levenberg-Marquardt on the model's own parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kety.errors import KetyError
 from kety.fitting.engine import KernelFit, Solve, no_fit, place
-from kety.fitting.pairs import Starts, prepare_pairs
+from kety.fitting.nodes import make_nodes
+from kety.fitting.pairs import Starts, bands_of, prepare_pairs
 from kety.fitting.pieces import kernel_pieces
-from kety.fitting.problem import Problem, power_of_two
+from kety.fitting.problem import Problem, check_portal, power_of_two
 from kety.fitting.status import Status
-from kety.models import program_of
+from kety.models import Model, program_of
 
 if TYPE_CHECKING:
     from kety.fitting.optimizers.varprolm import VarProLM
@@ -104,6 +106,64 @@ def terms_curves(
     return values, slopes
 
 
+def given_problem(
+    model: Model,
+    values: Mapping[str, NDArray[np.floating]],
+    times: Doubles,
+    aif: InputFunction,
+    portal: InputFunction | None = None,
+) -> tuple[Problem, Doubles]:
+    """A problem of which the parameters are known, and those as the solver has them, (V, P).
+
+    ``values`` (V,) are in public units; ``c0`` among them where the tissue holds contrast agent at
+    the first frame.
+    """
+    check_portal(model, portal)
+    bounds = {n: (float(v.min(initial=0.0)), float(v.max(initial=0.0))) for n, v in values.items()}
+    problem = Problem(
+        model,
+        aif,
+        times,
+        bounds,
+        None,
+        np.dtype("float64"),
+        threads=1,
+        amplitudes_bounded=False,
+        find_enhancing=False,
+        portal=portal,
+        initial="c0" in values,
+        as_terms=True,
+    )
+    columns = [values[p.name] * problem.factor(p) for p in problem.parameters]
+    theta = np.stack(np.broadcast_arrays(*columns), axis=-1).astype(np.float64)
+    least = np.array([p.least * problem.factor(p) for p in problem.parameters])
+    if not np.isfinite(theta).all() or (theta < least)[:, ~_shifts(problem)].any():
+        raise KetyError(
+            "model parameters must be finite and not below what the model is defined for: "
+            + ", ".join(
+                f"{p.name} from {p.least:g} {p.unit}" for p in model.parameters if not p.is_delay
+            )
+        )
+    return problem, theta
+
+
+def _shifts(problem: Problem) -> NDArray[np.bool_]:
+    return np.array([p.is_delay for p in problem.parameters])
+
+
+def simulate_terms(
+    model: Model,
+    values: Mapping[str, NDArray[np.floating]],
+    times: Doubles,
+    aif: InputFunction,
+    portal: InputFunction | None,
+    dtype: str,
+) -> Doubles:
+    """Curves (V, T) of a model of several terms; arguments as of `given_problem`."""
+    problem, theta = given_problem(model, values, times, aif, portal)
+    return terms_curves(terms_kernel(problem), theta, dtype=dtype)[0]
+
+
 def solve_from(
     kernel: TermsKernel,
     options: VarProLM,
@@ -179,7 +239,9 @@ def solve_from(
 def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     """Build what all voxels share and return the solver of a block of curves (V, T)."""
     kernel = terms_kernel(problem)
-    search = prepare_pairs(kernel, options)
+    nodes = make_nodes(kernel)
+    search = prepare_pairs(kernel, options, nodes)
+    delay = problem.slot("delay")
 
     def solve(curves: NDArray[Any]) -> KernelFit:
         result = no_fit(problem, len(curves))
@@ -191,11 +253,9 @@ def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
             # Whether a parameter is determined is a matter of cancellation: float64 decides.
             unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
             if len(unsure):
-                again = Starts(
-                    np.arange(len(unsure) + 1, dtype=np.int64),
-                    result.parameters[unsure].astype(np.float64),
-                    starts.around(unsure, result.parameters),
-                )
+                start = result.parameters[unsure].astype(np.float64)
+                one_each = np.arange(len(unsure) + 1, dtype=np.int64)
+                again = Starts(one_each, start, bands_of(nodes.bands, start[:, delay]))
                 double = solve_from(kernel, options, curves[unsure], again, np.float64)
                 place(result, unsure, double)
         return result

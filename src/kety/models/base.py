@@ -203,11 +203,13 @@ class Model:
     def kernel_parameters(
         self, values: Mapping[str, Floats], aif: InputFunction, count: int
     ) -> NDArray[np.float64]:
-        """Kernel quantities ``(count, 4)`` in the order of `ROLES` from public parameters."""
-        kernel = np.zeros((count, len(ROLES)))
+        """The solver's quantities from public parameters: ``(count, 4)`` in the order of `ROLES`,
+        or those of a model of several terms in its order."""
+        columns: tuple[str, ...] = ROLES if self.terms is None else self.names
+        kernel = np.zeros((count, len(columns)))
         for p in self.parameters:
-            assert p.role is not None
-            kernel[:, ROLES.index(p.role)] = np.asarray(values[p.name]) * p.kernel_factor(aif)
+            place = columns.index(str(p.role) if self.terms is None else p.name)
+            kernel[:, place] = np.asarray(values[p.name]) * p.kernel_factor(aif)
         return kernel
 
     def all_terms(self, values: Mapping[str, Any]) -> Terms:
@@ -252,7 +254,7 @@ def program_of(model: Model, initial: bool, fixed: Collection[str] = ()) -> dict
     decays: list[tuple[int, int]] = []
     if initial:
         decays = [(output(symbols["c0"] * share), output(k)) for share, k in terms.initial]
-    along = outputs[int(groups[0]["delay"])]
+    along = outputs[output(terms.groups[0].delay)]
     return {
         "parameters": len(names),
         "terms": _as_program(recorder, outputs),

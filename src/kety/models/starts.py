@@ -34,15 +34,11 @@ class Search:
         Centres of the cells of the delays.
     rates : (m,) array
         Rates, increasing, the first of them 0.
-    lo, hi : mapping of str to float
-        Bounds of the parameters in kernel units.
     """
 
     delays: Floats
     delays_portal: Floats
     rates: Floats
-    lo: Mapping[str, float]
-    hi: Mapping[str, float]
 
 
 @dataclass(frozen=True)
