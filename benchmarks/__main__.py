@@ -10,6 +10,7 @@ from kety.studies.page import environment
 
 BENCHMARKS = (
     "accuracy",
+    "input",
     "optimum",
     "efficiency",
     "coverage",

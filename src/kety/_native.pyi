@@ -119,3 +119,87 @@ class GraphSystem:
     def blocks(self, block: Doubles, damping: Doubles, free: NDArray[np.uint8]) -> None: ...
     def solve(self, b: Doubles, x: Doubles, tolerance: float, limit: int) -> tuple[int, float]: ...
     def penalty(self, x: Doubles, y: Doubles) -> None: ...
+
+def terms_forward(
+    model: dict[str, Any],
+    inputs: list[list[dict[str, Any]]],
+    times: NDArray[np.float64],
+    parameters: NDArray[np.float64],
+    values: NDArray[np.float64],
+    jacobian: NDArray[np.float64] | None,
+    single: bool,
+    threads: int,
+    instruction_set: str,
+) -> None: ...
+def _terms_normals(
+    model: dict[str, Any],
+    inputs: list[list[dict[str, Any]]],
+    times: NDArray[np.float64],
+    curves: NDArray[Any],
+    weights: NDArray[Any],
+    options: dict[str, Any],
+    parameters: NDArray[np.float64],
+    factor: NDArray[np.float64],
+    cost: NDArray[np.float64],
+    unweighted: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    hessian: NDArray[np.float64],
+    offset: NDArray[np.float64] | None,
+    threads: int,
+    instruction_set: str,
+) -> None: ...
+
+terms_normals_single = _terms_normals
+terms_normals_double = _terms_normals
+
+def _terms_fit(
+    model: dict[str, Any],
+    inputs: list[list[dict[str, Any]]],
+    times: NDArray[np.float64],
+    curves: NDArray[Any],
+    weights: NDArray[Any],
+    options: dict[str, Any],
+    first: NDArray[np.int64],
+    start: NDArray[np.float64],
+    band: NDArray[np.float64],
+    offset: NDArray[Any] | None,
+    parameters: NDArray[Any],
+    covariance: NDArray[Any],
+    cost: NDArray[Any],
+    r2: NDArray[Any],
+    evaluations: NDArray[np.uint16],
+    status: NDArray[np.uint8],
+    undetermined: NDArray[np.uint8],
+    threads: int,
+    instruction_set: str,
+) -> None: ...
+
+terms_fit_single = _terms_fit
+terms_fit_double = _terms_fit
+
+def pairs(
+    dictionary: dict[str, Any],
+    z: NDArray[np.float32],
+    square: NDArray[np.float32],
+    node_a: NDArray[np.int32],
+    node_b: NDArray[np.int32],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    left: NDArray[np.float32],
+    threads: int,
+    instruction_set: str,
+) -> None: ...
+def descend(
+    dictionary: dict[str, Any],
+    z: NDArray[np.float32],
+    voxel: NDArray[np.int32],
+    cell: NDArray[np.int32],
+    fast: NDArray[np.float32],
+    slow: NDArray[np.float32],
+    delay: NDArray[np.float32],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    left: NDArray[np.float32],
+    threads: int,
+    instruction_set: str,
+) -> None: ...

@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.fitting.direct import prepare_search
 from kety.fitting.discretize import Discretization, get_discretization
-from kety.fitting.engine import KernelFit, Solve, available_threads, no_fit, place, prepare, rows_of
+from kety.fitting.engine import KernelFit, Solve, available_threads, no_fit, place, rows_of
 from kety.fitting.maps import empty_maps, map_attributes, store, to_dataset
 from kety.fitting.onset import prepare_by_onset
 from kety.fitting.optimizers import NelderMead, Optimizer, VarProLM, get_optimizer
 from kety.fitting.problem import Problem, make_problem
+from kety.fitting.solve import prepare
 from kety.joint.maps import attributes as joint_attributes
 from kety.joint.options import Joint, get_joint
 from kety.progress import Progress, reporter, teller
@@ -57,6 +58,8 @@ def fit(
     fitted: bool = False,
     baseline: bool = False,
     autocorrelation: bool = False,
+    portal: InputFunction | None = None,
+    initial: bool | float = False,
 ) -> xarray.Dataset:
     """Estimate a model's parameters in every voxel, with standard errors and a status.
 
@@ -121,6 +124,11 @@ def fit(
         frame's, with the mean and the standard deviation that it has by chance
         (``..._mean``, ``..._sd``; `kety.residuals`). Not of a joint estimate, nor of a discretized
         model.
+    portal : InputFunction, optional
+        The portal vein's input, for the models with two inputs.
+    initial : bool or float
+        Tissue concentration at the first frame, where a series starts with contrast agent in the
+        tissue: True fits it (map ``c0``), a number (unit of the curves) sets it.
 
     Returns
     -------
@@ -176,6 +184,8 @@ def fit(
             fitted=fitted,
             baseline=baseline,
             autocorrelation=autocorrelation,
+            portal=portal,
+            initial=initial,
         )
     together = get_joint(joint)
     choice = get_discretization(discretization)
@@ -204,7 +214,11 @@ def fit(
         threads=count,
         find_enhancing=mask is None,
         baseline=baseline,
+        portal=portal,
+        initial=initial,
     )
+    if problem.by_terms:
+        _check_terms(problem, options, together)
     image = voxels_of(curves, len(problem.times), mask)
     voxels, chosen, shape, order = image.curves, image.rows, image.shape, image.order
     total = len(voxels) if chosen is None else len(chosen)
@@ -388,6 +402,19 @@ def _check_joint(options: VarProLM | Optimizer, delay: bool | float | str) -> No
         raise KetyError(
             f"joint estimation fits the delay or holds it at one value, found delay {delay!r}; "
             "give True, False or a number of s"
+        )
+
+
+def _check_terms(problem: Problem, options: VarProLM | Optimizer, together: Joint | None) -> None:
+    what = problem.model.name + (" with an initial concentration" if problem.initial else "")
+    if not isinstance(options, VarProLM):
+        raise KetyError(
+            f"{type(options).__name__} and discretizations serve models of one exponential, found "
+            f"{what}; leave optimizer and discretization out"
+        )
+    if together is not None:
+        raise KetyError(
+            f"joint estimation serves models of one exponential, found {what}; leave joint out"
         )
 
 

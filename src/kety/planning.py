@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fitting.forward import check_coverage, checked_times, kernel_curves, simulate_curves
+from kety.fitting.forward import check_coverage, checked_times, simulate_curves
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.status import Status
-from kety.models import ROLES, Derived, Parameter, get_model
+from kety.fitting.terms import given_problem, terms_curves, terms_kernel
+from kety.models import Derived, Parameter, get_model
 from kety.signal import baseline_frames
 from kety.tissues import PUBLISHED, TISSUES, Ranges, checked_tissues, drawn
 
@@ -202,6 +203,7 @@ def cramer_rao(
     *,
     fixed: Collection[str] = (),
     baseline: bool = False,
+    portal: InputFunction | None = None,
 ) -> dict[str, Floats]:
     """Smallest standard deviations (V,) of unbiased estimates of all parameters, derived ones too.
 
@@ -217,19 +219,20 @@ def cramer_rao(
     `KetyError` is raised for fewer frames than unknowns too.
     """
     record, frames = get_model(model), checked_times(times)
-    simulate_curves(parameters, frames[-1:], aif, model)  # for its checks
-    given = [np.asarray({"delay": 0.0, **parameters}[n], np.float64) for n in record.names]
+    simulate_curves(parameters, frames[-1:], aif, model, portal=portal)  # for its checks
+    delays = {p.name: 0.0 for p in record.parameters if p.is_delay}
+    given = [np.asarray({**delays, **parameters}[n], np.float64) for n in record.names]
     values = dict(zip(record.names, np.broadcast_arrays(*map(np.atleast_1d, given)), strict=True))
     free = [p for p in record.parameters if p.name not in fixed]
     count, unknowns = values[record.names[0]].size, len(free) + baseline
     if not free or frames.size < unknowns:
         raise KetyError(f"{frames.size} frames, {unknowns} unknowns; add frames or free parameters")
-    kernel = record.kernel_parameters(values, aif, count)
-    exact = kernel_curves(aif, frames, kernel, jacobian=True)[1]
+    problem, theta = given_problem(record, values, frames, aif, portal)
+    exact = terms_curves(terms_kernel(problem), theta, jacobian=True)[1]
     assert exact is not None
     jacobian = np.ones((count, frames.size, unknowns))
     for k, p in enumerate(free):
-        jacobian[:, :, k] = exact[:, :, ROLES.index(p.role)] * p.kernel_factor(aif)
+        jacobian[:, :, k] = exact[:, :, problem.slot(p.name)] * problem.factor(p)
     # Columns of unit length: what is singular must not depend on units.
     length = np.linalg.norm(jacobian, axis=1)
     length[length == 0] = 1.0
@@ -237,7 +240,7 @@ def cramer_rao(
     dark = strength <= SINGULAR * strength[:, :1]
     gradients: dict[str, dict[str, Any]] = {n: {n: 1.0} for n in record.names}
     for d in record.derived:
-        slopes = d.gradient(*(values[n] for n in d.of), aif.hematocrit)
+        _, slopes = d.evaluate([values[n] for n in d.of], aif.hematocrit)
         gradients[d.name] = dict(zip(d.of, slopes, strict=True))
     deviations = {}
     for name, gradient in gradients.items():

@@ -75,3 +75,5 @@ void read_kernel(CurvesOfVoxels& call, nb::list levels, const Array<double>& tim
 void bind_direct(nb::module_& module);
 // Adds what joint estimation needs: normal equations, voxel graphs, the linear systems on them.
 void bind_joint(nb::module_& module);
+// Adds models of several terms to the module.
+void bind_terms(nb::module_& module);

@@ -279,4 +279,5 @@ NB_MODULE(_native, module) {
              nb::arg("undetermined"), nb::arg("threads"), nb::arg("instruction_set"));
   bind_direct(module);
   bind_joint(module);
+  bind_terms(module);
 }

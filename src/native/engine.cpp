@@ -144,8 +144,16 @@ double sweep_any(const SweepCall& call, long begin, long end, bool single) {
   return single ? sweep_range<float>(call, begin, end) : sweep_range<double>(call, begin, end);
 }
 
+// In terms_engine.cpp.
+void terms_forward_any(const TermsCall& call, long begin, long end, bool single);
+void terms_normals_any(const TermsCall& call, long begin, long end, bool single);
+void terms_fit_any(const TermsCall& call, long begin, long end, bool single);
+void pairs_any(const PairsCall& call, long begin, long end);
+void descend_any(const DescentCall& call, long begin, long end);
+
 extern const Engine engine;
-const Engine engine = {KETY_NAME,   forward_any, fit_single,  fit_double,
-                       sampled_any, search_any,  normals_any, sweep_any};
+const Engine engine = {KETY_NAME,     forward_any, fit_single, fit_double,        sampled_any,
+                       search_any,    normals_any, sweep_any,  terms_forward_any, terms_normals_any,
+                       terms_fit_any, pairs_any,   descend_any};
 
 }  // namespace KETY_NS

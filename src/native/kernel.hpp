@@ -68,8 +68,34 @@ KETY_FN void phi_functions(const Lanes<T, W>& x, Lanes<T, W> phi[6]) {
   phi[0] = T(1) - x * phi[1];
 }
 
-// G and H of every rate at the start of each piece, into knots[piece][2 E].
-template <class T, int W, int E>
+// The same for any x >= 0: a longer series below 1.2, above it exp(-x) and the recursion upwards,
+// which loses little there.
+template <class T, int W>
+KETY_FN void phi_anywhere(const Lanes<T, W>& x, Lanes<T, W> phi[6]) {
+  using V = Lanes<T, W>;
+  constexpr int terms = sizeof(T) == 4 ? 10 : 18;
+  constexpr T border = T(1.2);
+  const V near = x < border ? x : V{} + border, far = x < border ? V{} + border : x;
+  V s = broadcast<T, W>(inverse_factorial<T>(terms + 5));
+#pragma GCC unroll 32
+  for (int n = terms - 1; n >= 0; --n) s = inverse_factorial<T>(n + 5) - near * s;
+  V small[6];
+  small[5] = s;
+#pragma GCC unroll 8
+  for (int j = 4; j >= 0; --j) small[j] = inverse_factorial<T>(j) - near * small[j + 1];
+  const V inverse = T(1) / far;
+  V large = decay_of<T, W>(far);
+  phi[0] = x < border ? small[0] : large;
+#pragma GCC unroll 8
+  for (int j = 0; j < 5; ++j) {
+    large = (inverse_factorial<T>(j) - large) * inverse;
+    phi[j + 1] = x < border ? small[j + 1] : large;
+  }
+}
+
+// G and H of every rate at the start of each piece, into knots[piece][2 E]. Fast: for rates that
+// the pieces are not cut for.
+template <class T, int W, int E, bool Fast = false>
 KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* knots) {
   using V = Lanes<T, W>;
   V g[E] = {}, h[E] = {}, decay[E] = {}, decayed_step[E] = {}, w[E][4] = {}, d[E][4] = {};
@@ -84,7 +110,10 @@ KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* kno
       last = step;
       for (int e = 0; e < E; ++e) {
         V phi[6];
-        phi_functions<T, W>(k[e] * step, phi);
+        if constexpr (Fast)
+          phi_anywhere<T, W>(k[e] * step, phi);
+        else
+          phi_functions<T, W>(k[e] * step, phi);
         decay[e] = phi[0];
         decayed_step[e] = phi[0] * step;
         T power = step;
@@ -112,7 +141,7 @@ struct Point {
   Lanes<T, W> c, dc, g[E], h[E];
 };
 
-template <class T, int W, int E, class P>
+template <class T, int W, int E, bool Fast, class P>
 KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E],
                     const Lanes<T, W>& u, Point<T, W, E>& out) {
   using V = Lanes<T, W>;
@@ -121,6 +150,19 @@ KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E
   out.dc = p[1] + u * (p[2] + u2 * p[3]);
   out.c = p[0] + u * (p[1] + u2 * (p[2] + u3 * p[3]));
   for (int e = 0; e < E; ++e) {
+    if constexpr (Fast) {
+      V phi[6];
+      phi_anywhere<T, W>(k[e] * u, phi);
+      V g = phi[0] * knot[2 * e], h = phi[0] * (knot[2 * e + 1] + u * knot[2 * e]), power = u;
+      for (int m = 0; m < 4; ++m) {
+        g += p[m] * (power * phi[m + 1]);
+        power *= u;
+        h += p[m] * (power * (phi[m + 1] - T(m + 1) * phi[m + 2 <= 5 ? m + 2 : 5]));
+      }
+      out.g[e] = g;
+      out.h[e] = h;
+      continue;
+    }
     V g[N + 1], h[N + 1];
     g[0] = knot[2 * e];
     h[0] = knot[2 * e + 1];
@@ -149,7 +191,7 @@ constexpr int kManyPieces = 24;
 // the largest delay, usually one or two since voxels are taken in order of delay; each lane picks
 // its own among them, by a rule that does not depend on the other lanes.
 // Returns false where no lane has seen the input yet (the point is zero then).
-template <class T, int W, int E>
+template <class T, int W, int E, bool Fast = false>
 KETY_FN bool sample(const Pieces<T>& in, double t, const Lanes<T, W> k[E], const Lanes<T, W>& tau,
                     T tau_min, T tau_max, const Lanes<T, W>* knots, Point<T, W, E>& out) {
   using V = Lanes<T, W>;
@@ -160,7 +202,7 @@ KETY_FN bool sample(const Pieces<T>& in, double t, const Lanes<T, W> k[E], const
   const T* p = in.taylor + 4 * first;
   V u = static_cast<T>(t - in.start[first]) - tau;
   if (first == last) {
-    expand<T, W, E>(p, knots + 2 * E * first, k, u, out);
+    expand<T, W, E, Fast>(p, knots + 2 * E * first, k, u, out);
     return true;
   }
   V q[4], knot[2 * E];
@@ -176,7 +218,7 @@ KETY_FN bool sample(const Pieces<T>& in, double t, const Lanes<T, W> k[E], const
     for (int m = 0; m < 4; ++m) q[m] = load<T, W>(own[m]);
     for (int e = 0; e < 2 * E; ++e) knot[e] = load<T, W>(own[5 + e]);
     u = load<T, W>(own[4]);
-    expand<T, W, E>(q, knot, k, u, out);
+    expand<T, W, E, Fast>(q, knot, k, u, out);
     return true;
   }
   if (first == 0) u = V{};
@@ -190,7 +232,7 @@ KETY_FN bool sample(const Pieces<T>& in, double t, const Lanes<T, W> k[E], const
     for (int m = 0; m < 4; ++m) q[m] = here ? V{} + p[m] : q[m];
     for (int e = 0; e < 2 * E; ++e) knot[e] = here ? knots[2 * E * i + e] : knot[e];
   }
-  expand<T, W, E>(q, knot, k, u, out);
+  expand<T, W, E, Fast>(q, knot, k, u, out);
   return true;
 }
 

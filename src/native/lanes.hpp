@@ -81,6 +81,38 @@ KETY_FN Lanes<T, W> root(const Lanes<T, W>& x) {
   return r;
 }
 
+// exp(-x) of every lane, for x >= 0; 0 where that is too small for a normal number.
+template <class T, int W>
+KETY_FN Lanes<T, W> decay_of(const Lanes<T, W>& x) {
+  using V = Lanes<T, W>;
+  using I = decltype(V{} < V{});
+  constexpr bool single = sizeof(T) == 4;
+  constexpr int terms = single ? 7 : 13;
+  constexpr T largest = single ? T(87) : T(708);
+  const V in = x < largest ? x : V{} + largest;
+  // x = n ln 2 + r with |r| <= ln 2 / 2, and ln 2 in two parts so that the product loses nothing.
+  V n;
+  if constexpr (W == 1)
+    n = static_cast<T>(static_cast<int>(in * T(1.4426950408889634) + T(0.5)));
+  else
+    n = __builtin_convertvector(__builtin_convertvector(in * T(1.4426950408889634) + T(0.5), I), V);
+  const T high = single ? T(0.693359375) : T(6.93147180369123816490e-01);
+  const T low = single ? T(-2.12194440e-4) : T(1.90821492927058770002e-10);
+  const V r = (in - n * high) - n * low;
+  V sum = V{} + T(1);
+#pragma GCC unroll 16
+  for (int i = terms; i > 0; --i) sum = T(1) - r * sum * (T(1) / T(i));
+  V power;
+  if constexpr (W == 1) {
+    power = single ? __builtin_ldexpf(1.0f, -static_cast<int>(n))
+                   : __builtin_ldexp(1.0, -static_cast<int>(n));
+  } else {
+    const I bits = ((single ? 127 : 1023) - __builtin_convertvector(n, I)) << (single ? 23 : 52);
+    __builtin_memcpy(&power, &bits, sizeof power);
+  }
+  return x < largest ? V(sum * power) : V{};
+}
+
 // A mask is what a comparison of lanes gives: bool for one lane, an integer vector for more.
 template <class T, int W>
 using Mask = decltype(Lanes<T, W>{} < Lanes<T, W>{});

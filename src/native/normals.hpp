@@ -54,7 +54,7 @@ KETY_STAGE void normals_block(const NormalsCall& call, const Problem<T>& problem
         for (int j = 0; j < call.frames; ++j) tile[j * W + l] = scale * y[j] - mean[l];
         for (int i = 0; i < P; ++i) set<T, W>(p[i], l, static_cast<T>(call.parameters[v * P + i]));
       }
-      Normal<T, W> now;
+      Normal<T, W, P> now;
       evaluate<T, W, Plain>(problem, problem.input[level], p, tile, knots, now);
       for (int l = 0; l < W && q0 + l < stop; ++l) {
         const long v = start + order[q0 + l];

@@ -53,7 +53,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   constexpr int P = kParameters;
-  const V zero = {}, one = zero + T(1);
+  const V zero = {};
   const T ftol = static_cast<T>(call.ftol), xtol = static_cast<T>(call.xtol);
   const int n = s.tasks;
   int active = tasks;
@@ -78,7 +78,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
         };
         V trial[P];
         for (int i = 0; i < P; ++i) trial[i] = gather(s.trial + i * n);
-        Normal<T, W> now;
+        Normal<T, W, P> now;
         evaluate<T, W, Plain>(problem, problem.input[level], trial, s.tile, s.knots, now);
         // Keep the better of the trial and the point before it.
         const V before = gather(s.cost), expected = gather(s.fall);
@@ -94,13 +94,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
         const V cost = accept ? now.cost : before,
                 plain = accept ? now.unweighted : gather(s.plain),
                 offset = accept ? now.offset : gather(s.offset);
-        // A step that gained little went too far: Gauss-Newton would swing about the minimum.
-        const V less = damping * T(0.1), more = upper(V(damping * T(4)), V(one * T(0.1)));
-        damping = accept ? (gain > T(0.75) * expected   ? less
-                            : gain > T(0.25) * expected ? damping
-                                                        : more)
-                         : more;
-        damping = damping < T(1e-7) ? one * T(1e-7) : damping;
+        damping = next_damping<T, W>(accept, gain, expected, damping);
         V step[P];
         V lo[P], hi[P];
         for (int i = 0; i < P; ++i) {
@@ -111,7 +105,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
           set<T, W>(lo[3], l, s.band[2 * id[l]]);
           set<T, W>(hi[3], l, s.band[2 * id[l] + 1]);
         }
-        const V fall = bounded_step<T, W>(problem, p, g, h, damping, lo, hi, step);
+        const V fall = bounded_step<T, W, P>(problem.fixed, p, g, h, damping, lo, hi, step);
         const V square = [&] {
           V v;
           for (int l = 0; l < W; ++l) set<T, W>(v, l, s.square[s.owner[id[l]]]);
@@ -119,12 +113,7 @@ KETY_STAGE void polish(const FitCall& call, const Problem<T>& problem, int tasks
         }();
         const V floor = ftol * cost + static_cast<T>(call.rounding) * square;
         const V nothing = floor + T(1e3) * static_cast<T>(call.rounding) * square;
-        M small = zero == zero;
-        for (int i = 0; i < P; ++i) {
-          const V size = step[i] < zero ? V(-step[i]) : step[i];
-          const V at = p[i] < zero ? V(-p[i]) : p[i];
-          small &= size <= xtol * at + static_cast<T>(call.xfloor[i]);
-        }
+        const M small = is_small<T, W, P>(step, p, xtol, call.xfloor);
         const M settled = (fall <= floor) | small | (damping > T(1e6));
         for (int l = 0; l < W && q0 + l < stop; ++l) {
           const int t = id[l];

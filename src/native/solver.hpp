@@ -1,15 +1,12 @@
-// Bounded Levenberg-Marquardt for W voxels at once, on the normal equations of the exact kernel.
+// Normal equations of the kernel with one exponential, which the fastest solver is made for.
 #pragma once
+#include "bounded.hpp"
 #include "kernel.hpp"
 
 namespace KETY_NS {
 
 constexpr int kParameters = 4;  // v, a, k, tau
-constexpr int kPairs = kParameters * (kParameters + 1) / 2;
-
-KETY_FN constexpr int pair(int i, int j) {  // packed lower triangle
-  return i >= j ? i * (i + 1) / 2 + j : j * (j + 1) / 2 + i;
-}
+constexpr int kPairs = kPacked<kParameters>;
 
 // What is common to all voxels of a fit.
 template <class T>
@@ -25,12 +22,6 @@ struct Problem {
   T weight_sum;
 };
 
-template <class T, int W>
-struct Normal {
-  Lanes<T, W> cost, unweighted, gradient[kParameters], hessian[kPairs];
-  Lanes<T, W> offset, slope[kParameters];  // fitted baseline, and J'w
-};
-
 // Residual sum of squares, J'r and J'J at the parameters p; y is (frames, W).
 //
 // Plain: weights of 1 and no baseline. Otherwise residuals are weighted and, where the problem asks
@@ -39,7 +30,7 @@ struct Normal {
 template <class T, int W, bool Plain>
 KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
                       const Lanes<T, W> p[kParameters], const T* y, Lanes<T, W>* knots,
-                      Normal<T, W>& out) {
+                      Normal<T, W, kParameters>& out) {
   using V = Lanes<T, W>;
   const V v = p[0], a = p[1], k[1] = {p[2]}, tau = p[3];
   T low, high;
@@ -99,160 +90,23 @@ KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
   for (int i = 0; i < kPairs; ++i) out.hessian[i] = h[i];
 }
 
-// Cholesky factor (packed lower triangle, in place) of a matrix with unit diagonal scaling.
-// Pivots below `floor` mark the column as undetermined: it is left out (pivot 1, zero column).
-template <class T, int W>
-KETY_FN void factorise(Lanes<T, W> m[kPairs], Lanes<T, W> inverse_pivot[kParameters], T floor,
-                       Mask<T, W> lost[kParameters]) {
-  using V = Lanes<T, W>;
-  const V zero = {}, one = zero + T(1);
-  for (int i = 0; i < kParameters; ++i) {
-    V d = m[pair(i, i)];
-    for (int q = 0; q < i; ++q) d -= m[pair(i, q)] * m[pair(i, q)];
-    lost[i] = d < floor;
-    d = lost[i] ? one : d;
-    inverse_pivot[i] = one / root<T, W>(d);
-    for (int r = i + 1; r < kParameters; ++r) {
-      V s = m[pair(r, i)];
-      for (int q = 0; q < i; ++q) s -= m[pair(r, q)] * m[pair(i, q)];
-      m[pair(r, i)] = lost[i] ? zero : V(s * inverse_pivot[i]);
-    }
-  }
-}
-
-// The step of bounded least squares, by an active set: parameters pushed against a bound by the
-// gradient stay there; the first that the step would carry over a bound is held on it and the
-// others are solved for again. Returns the predicted fall of the cost.
-template <class T, int W>
-KETY_FN Lanes<T, W> bounded_step(const Problem<T>& problem, const Lanes<T, W> p[kParameters],
-                                 const Lanes<T, W> g[kParameters], const Lanes<T, W> h[kPairs],
-                                 const Lanes<T, W>& damping, const Lanes<T, W> lo[kParameters],
-                                 const Lanes<T, W> hi[kParameters], Lanes<T, W> step[kParameters]) {
-  using V = Lanes<T, W>;
-  using M = Mask<T, W>;
-  constexpr int P = kParameters;
-  const V zero = {}, one = zero + T(1);
-  const T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-200);
-  M held[P];
-  V scale[P];
-  for (int i = 0; i < P; ++i) {
-    const V d = h[pair(i, i)];
-    held[i] = (d <= tiny) | ((p[i] <= lo[i]) & (g[i] > zero)) | ((p[i] >= hi[i]) & (g[i] < zero));
-    if (problem.fixed[i]) held[i] = zero == zero;
-    scale[i] = one / root<T, W>(d <= tiny ? one : d);
-    step[i] = zero;
-  }
-  for (int round = 0; round <= P; ++round) {
-    V m[kPairs], rhs[P], pivot[P];
-    M lost[P];
-    for (int i = 0; i < P; ++i) {
-      V b = g[i];
-      for (int j = 0; j < P; ++j)
-        if (j != i) b += h[pair(i, j)] * (held[j] ? step[j] : zero);
-      rhs[i] = held[i] ? zero : V(-b * scale[i]);
-      for (int j = 0; j < i; ++j)
-        m[pair(i, j)] = (held[i] | held[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
-      m[pair(i, i)] = one + damping;
-    }
-    factorise<T, W>(m, pivot, sizeof(T) == 4 ? T(1e-7) : T(1e-15), lost);
-    for (int i = 0; i < P; ++i) {
-      V s = rhs[i];
-      for (int q = 0; q < i; ++q) s -= m[pair(i, q)] * rhs[q];
-      rhs[i] = lost[i] ? zero : V(s * pivot[i]);
-    }
-    for (int i = P - 1; i >= 0; --i) {
-      V s = rhs[i];
-      for (int q = i + 1; q < P; ++q) s -= m[pair(q, i)] * rhs[q];
-      rhs[i] = lost[i] ? zero : V(s * pivot[i]);
-    }
-    // Towards this minimum as far as the first bound, which is then held: the damped quadratic
-    // falls in every round.
-    V length = one, part[P];
-    for (int i = 0; i < P; ++i) {
-      const V s = rhs[i] * scale[i], d = s - step[i];
-      const V to_lo = lo[i] - p[i], to_hi = hi[i] - p[i];
-      const M below = none_of(held[i]) & (s < to_lo), above = none_of(held[i]) & (s > to_hi);
-      rhs[i] = held[i] ? zero : d;
-      part[i] = below ? V((to_lo - step[i]) / d) : above ? V((to_hi - step[i]) / d) : one + one;
-      length = lower(length, part[i]);
-    }
-    length = upper(length, zero);
-    for (int i = 0; i < P; ++i) {
-      const M first = part[i] <= length;
-      const V edge = rhs[i] < zero ? V(lo[i] - p[i]) : V(hi[i] - p[i]);
-      step[i] = first ? edge : V(step[i] + length * rhs[i]);
-      held[i] |= first;
-    }
-    if (!any<T, W>(length < one)) break;
-  }
-  V fall = zero;
-  for (int i = 0; i < P; ++i) {
-    V row = T(2) * g[i];
-    for (int j = 0; j < P; ++j) row += h[pair(i, j)] * step[j];
-    fall -= step[i] * row;
-  }
-  return fall;
-}
-
-// Inverse of J'J over the parameters that are free and off their bounds; the rows of others are
-// left zero and marked. `lost` marks parameters that the data do not determine.
+// Covariance of the parameters without s^2, which of them stand at a bound, and which are lost.
 template <class T, int W>
 KETY_FN void covariance(const Problem<T>& problem, const Lanes<T, W> p[kParameters],
                         const Lanes<T, W> h[kPairs], Lanes<T, W> out[kPairs],
                         Mask<T, W> bound[kParameters], Mask<T, W> lost[kParameters]) {
-  using V = Lanes<T, W>;
-  using M = Mask<T, W>;
-  constexpr int P = kParameters;
-  const V zero = {}, one = zero + T(1);
-  const T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-200);
-  V m[kPairs], scale[P], pivot[P], inverse[kPairs];
-  M out_of[P];
-  for (int i = 0; i < P; ++i) {
-    const V d = h[pair(i, i)];
+  const Lanes<T, W> zero = {};
+  for (int i = 0; i < kParameters; ++i) {
     // A delay just beyond a wall that stands at its bound is at the bound.
     const T near = i == 3 ? T(1e-5) : T(0);
     bound[i] = (p[i] <= problem.lo[i] + near) | (p[i] >= problem.hi[i] - near);
     if (problem.fixed[i]) bound[i] = zero == zero;
-    // A rate without its amplitude is undetermined, wherever it stands; so is a delay of nothing.
-    lost[i] = d <= tiny;
-    if (i == 2) lost[i] |= p[1] == zero;
-    if (i == 3) lost[i] |= (p[0] == zero) & (p[1] == zero);
-    if (problem.fixed[i]) lost[i] = zero != zero;
-    out_of[i] = bound[i] | lost[i];
-    scale[i] = one / root<T, W>(d <= tiny ? one : d);
-    for (int j = 0; j < i; ++j)
-      m[pair(i, j)] = (out_of[i] | out_of[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
-    m[pair(i, i)] = one;
+    lost[i] = zero != zero;
   }
-  M weak[P];
-  factorise<T, W>(m, pivot, sizeof(T) == 4 ? T(2e-6) : T(1e-13), weak);
-  // A weak column depends on earlier ones: those that take part in it are undetermined as well.
-  for (int i = 1; i < P; ++i) {
-    if (!any<T, W>(weak[i])) continue;
-    V x[P];
-    for (int q = i - 1; q >= 0; --q) {
-      V s = m[pair(i, q)];
-      for (int r = q + 1; r < i; ++r) s -= m[pair(r, q)] * x[r];
-      x[q] = s * pivot[q];
-      lost[q] |= weak[i] & none_of(out_of[i]) & none_of(out_of[q]) &
-                 ((x[q] > T(0.01)) | (x[q] < T(-0.01)));
-    }
-  }
-  // Inverse of the factor, then its square.
-  for (int c = 0; c < P; ++c)
-    for (int r = c; r < P; ++r) {
-      V s = r == c ? one : zero;
-      for (int q = c; q < r; ++q) s -= m[pair(r, q)] * inverse[pair(q, c)];
-      inverse[pair(r, c)] = s * pivot[r];
-    }
-  for (int i = 0; i < P; ++i)
-    for (int j = 0; j <= i; ++j) {
-      V s = zero;
-      for (int q = i; q < P; ++q) s += inverse[pair(q, i)] * inverse[pair(q, j)];
-      const M gone = out_of[i] | out_of[j] | weak[i] | weak[j] | lost[i] | lost[j];
-      out[pair(i, j)] = gone ? zero : V(s * scale[i] * scale[j]);
-    }
-  for (int i = 0; i < P; ++i) lost[i] |= weak[i];
+  // A rate without its amplitude is undetermined, wherever it stands; so is a delay of nothing.
+  lost[2] = p[1] == zero;
+  lost[3] = (p[0] == zero) & (p[1] == zero);
+  inverse_of<T, W, kParameters>(problem.fixed, h, bound, out, lost);
 }
 
 }  // namespace KETY_NS

@@ -95,6 +95,76 @@ struct NormalsCall : CurvesOfVoxels {  // curves are (voxels, frames)
   double* offset;             // (voxels): fitted constant; or null
 };
 
+// A model as a program: straight-line arithmetic that makes the amplitudes, rates and delays of its
+// terms out of its parameters (see program.hpp and terms.hpp).
+enum ProgramStep {
+  kConstant = 0,
+  kAdd = 1,
+  kSubtract = 2,
+  kMultiply = 3,
+  kDivide = 4,
+  kRoot = 5,
+  kExponential = 6,
+  kMaximum = 7,
+};
+constexpr int kMaxParameters = 8;
+constexpr int kMaxRegisters = 96;
+constexpr int kMaxOutputs = 12;
+constexpr int kMaxGroups = 2;
+constexpr int kMaxInputs = 2;
+
+// Terms that share an input and a delay: a copy of the input and up to two exponentials. Numbers
+// are those of outputs, -1 for none.
+struct GroupCall {
+  int input, delay, direct, terms, amplitude[2], rate[2];
+};
+
+struct ProgramCall {
+  int parameters, steps, outputs;
+  const int* code;         // (steps, 3): what to do, and with which registers
+  const double* constant;  // (steps)
+  const int* output;       // (outputs): registers
+};
+
+struct TermsModel {
+  int parameters, outputs, groups, decays, inputs;
+  ProgramCall terms;        // of the parameters
+  ProgramCall inner, back;  // coordinates in which steps are taken, and the way back; or no outputs
+  GroupCall group[kMaxGroups];
+  int decay_amplitude[2], decay_rate[2];  // of what is there at the first frame
+  int delay;                              // parameter that is the first group's delay, or -1
+  PiecesCall input[kMaxInputs][kLevels];
+};
+
+struct TermsCall {
+  TermsModel model;
+  const double* times;
+  int frames, pieces;
+  long voxels;
+  // forward: values (voxels, frames) and their slopes (voxels, frames, parameters) or null
+  const double* points;  // (voxels, parameters)
+  double *values, *jacobian;
+  // measured curves, (voxels, frames) of T
+  const void* curves;
+  const void* weights;  // (frames) of T
+  bool baseline;
+  double weight_sum, curve_scale;
+  // normal equations at the points
+  const double* factor;  // (voxels), or null
+  double *cost, *unweighted, *gradient, *hessian, *offset;
+  // fit from given starts
+  const long long* first;  // (voxels + 1): the tasks of each voxel
+  const double* start;     // (tasks, parameters)
+  const double* band;      // (tasks, 2): s, jumps that the first group's delay does not cross
+  double lo[kMaxParameters], hi[kMaxParameters], xfloor[kMaxParameters];
+  bool fixed[kMaxParameters], vanishing[kMaxParameters];
+  int max_evaluations, frames_used;
+  double ftol, xtol, rounding;
+  void *fit_parameters, *fit_covariance, *fit_cost, *fit_r2, *fit_offset;  // T
+  unsigned short* evaluations;
+  unsigned char *status, *undetermined;
+};
+
 // One pass over the rows of a system on a graph of voxels (see sweep.hpp). Pointers to T, float or
 // double, (voxels, 10) packed matrices or (voxels, 4) vectors.
 enum SweepKind { kSweepMetric = 0, kSweepRows = 1, kSweepBlocks = 2 };
@@ -111,6 +181,39 @@ struct SweepCall {
   void *u, *y;
   double factor;
   bool add;
+};
+
+// The search for starts among pairs of curves (see pairs.hpp).
+struct PairsCall {
+  int groups, rank, candidates;
+  const int* first_a;  // (groups + 1): rows of `a` that belong to each group
+  const int* first_b;
+  const long long* first_pair;  // (groups + 1): a group's pairs, its a by its b
+  const float* a;               // (.., rank) unit vectors
+  const float* b;
+  const float* cosine;  // (pairs) of the angle between; above 1: the pair is not to be used
+  const int* band;      // (groups): number of the stretch between walls
+  float ratio;          // residual, relative to the best, up to which a group is a candidate
+  const float* z;       // (voxels, rank)
+  const float* square;  // (voxels)
+  // results: (voxels, candidates), best first; -1 where there are no more
+  int *node_a, *node_b;
+  float *x, *y, *left;  // amplitudes of the unit vectors, and the residual
+};
+
+// Descent of pairs of exponentials from given nodes (see descend.hpp).
+struct DescentCall {
+  int delays, rates, rank, iterations;
+  const float *delay_centre, *delay_half, *delay_edge;  // edge: (delays + 1)
+  const float *band_lo, *band_hi;                       // (delays)
+  const float *rate_centre, *rate_half, *rate_edge;
+  const float* table;  // (delays, rates, 10, 16 or 32) Taylor rows, padded
+  bool slow_held;
+  long count;
+  const int *voxel, *cell;  // (count)
+  const float* z;           // (voxels, rank)
+  // (count), where it starts and where it ends; residual in the basis
+  float *fast, *slow, *delay, *x, *y, *left;
 };
 
 // How a model becomes values at the samples of a curve (see sampled.hpp).
@@ -172,6 +275,11 @@ struct Engine {
   void (*search)(const SearchCall&, long begin, long end, bool single);
   void (*normals)(const NormalsCall&, long begin, long end, bool single);
   double (*sweep)(const SweepCall&, long begin, long end, bool single);
+  void (*terms_forward)(const TermsCall&, long begin, long end, bool single);
+  void (*terms_normals)(const TermsCall&, long begin, long end, bool single);
+  void (*terms_fit)(const TermsCall&, long begin, long end, bool single);
+  void (*pairs)(const PairsCall&, long begin, long end);
+  void (*descend)(const DescentCall&, long begin, long end);
 };
 
 void* kety_allocate(long bytes);  // 64-byte aligned

@@ -143,7 +143,7 @@ def rate_cells(lo: float, hi: float) -> NDArray[np.float64]:
     return np.asarray(edges)
 
 
-def _basis(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def curve_basis(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Orthonormal columns (T, rank) that span the unit-scaled rows (n, T)."""
     length = np.linalg.norm(rows, axis=1)
     unit = rows[length > 0] / length[length > 0, None]
@@ -163,6 +163,42 @@ def _basis(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     kept = min(rank, u.shape[1])
     basis[:, :kept] = u[:, :kept]
     return basis
+
+
+def taylor_rows(
+    aif: InputFunction,
+    times: NDArray[np.float64],
+    delays: NDArray[np.float64],
+    rates: NDArray[np.float64],
+    earliest: float,
+    threads: int,
+) -> NDArray[np.float64]:
+    """Taylor rows (m, n, 14, T) of c and G in cells of delays (m, 2) and rates (n + 1 edges).
+
+    In units of the cells' half widths, in the order of `C_ORDERS` and `G_ORDERS`. ``earliest`` is
+    the smallest delay, s.
+    """
+    from kety import _native
+
+    centre, half = delays.mean(axis=1), 0.5 * np.diff(delays)[:, 0]
+    rate_centre, rate_half = 0.5 * (rates[1:] + rates[:-1]), 0.5 * np.diff(rates)
+    m, n, frames = len(centre), len(rate_centre), len(times)
+    rows = np.empty((m, n, 14, frames))
+    x = (times[None, :] - centre[:, None]).ravel()
+    end = float(times[-1] - min(earliest, 0.0))
+    pieces = kernel_pieces(aif, max(float(rate_centre[-1]), 1e-3 * SERIES_REACH), end)
+    c = np.empty((4, m, frames))
+    g = np.empty((n, 4, 4, m, frames))
+    _native.taylor_rows(pieces, rate_centre, x, c.reshape(4, -1), g.reshape(n, 4, 4, -1), threads)
+    delay_power = [(-half[:, None]) ** q / factorial(q) for q in range(4)]
+    for r, (_, q) in enumerate(C_ORDERS):
+        rows[:, :, r] = (c[q] * delay_power[q])[:, None]
+    for r, (p, q) in enumerate(G_ORDERS):
+        rate_power = rate_half**p / factorial(p)
+        rows[:, :, 4 + r] = np.moveaxis(
+            g[:, p, q] * delay_power[q] * rate_power[:, None, None], 0, 1
+        )
+    return rows
 
 
 def build_dictionary(
@@ -200,21 +236,7 @@ def build_dictionary(
     rate_centre, rate_half = 0.5 * (rates[1:] + rates[:-1]), 0.5 * np.diff(rates)
     m, n = len(delay_centre), len(rate_centre)
     frames = len(times)
-    rows = np.empty((m, n, 14, frames))
-    x = (times[None, :] - delay_centre[:, None]).ravel()
-    end = float(times[-1] - min(lo[3], 0.0))
-    pieces = kernel_pieces(aif, max(float(rate_centre[-1]), 1e-3 * SERIES_REACH), end)
-    c = np.empty((4, m, frames))
-    g = np.empty((n, 4, 4, m, frames))
-    _native.taylor_rows(pieces, rate_centre, x, c.reshape(4, -1), g.reshape(n, 4, 4, -1), threads)
-    delay_power = [(-delay_half[:, None]) ** q / factorial(q) for q in range(4)]
-    for r, (_, q) in enumerate(C_ORDERS):
-        rows[:, :, r] = (c[q] * delay_power[q])[:, None]
-    for r, (p, q) in enumerate(G_ORDERS):
-        rate_power = rate_half**p / factorial(p)
-        rows[:, :, 4 + r] = np.moveaxis(
-            g[:, p, q] * delay_power[q] * rate_power[:, None, None], 0, 1
-        )
+    rows = taylor_rows(aif, times, delays, rates, float(lo[3]), threads)
     root = np.ones(frames) if weights is None else np.sqrt(weights)
     rows *= root
     if baseline:
@@ -224,7 +246,7 @@ def build_dictionary(
     spanning = [rows[:, :, 4:7].reshape(-1, frames)]
     if use_v:
         spanning.append(rows[:, 0, 0:2].reshape(-1, frames))
-    basis = _basis(np.concatenate(spanning))
+    basis = curve_basis(np.concatenate(spanning))
     rank = basis.shape[1]
     low = rows @ basis  # (m, n, 14, rank)
     scan_rank = min(SCAN_RANK, rank)

@@ -20,10 +20,11 @@ from kety.fitting.discretize import (
     resampling_matrix,
     sample_times,
 )
-from kety.fitting.engine import KernelFit, Solve, no_fit, place, power_of_two, prepare
+from kety.fitting.engine import KernelFit, Solve, no_fit, place, prepare
 from kety.fitting.forward import kernel_curves
 from kety.fitting.optimizers import DifferentialEvolution, NelderMead, Optimizer, VarProLM
 from kety.fitting.optimizers.base import halton_starts
+from kety.fitting.problem import power_of_two
 from kety.fitting.status import Status
 from kety.fitting.uncertainty import covariance
 

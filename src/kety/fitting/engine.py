@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kety.fitting.dictionary import build_dictionary
 from kety.fitting.pieces import LEVEL_RATES, SERIES_REACH, kernel_pieces
+from kety.fitting.problem import power_of_two
 from kety.fitting.status import Status
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ KERNEL_SCALE = (1e-3, 1e-5, 1e-4, 1e-2)
 class KernelFit:
     """Results of a range of voxels in kernel units.
 
-    ``parameters`` (V, 4) and packed lower ``covariance`` (V, 10) of v, a, k, tau; ``cost``, ``r2``,
+    ``parameters`` (V, P) and packed lower ``covariance`` (V, P (P + 1) / 2) of the solver's
+    quantities: v, a, k, tau, or the parameters of a model of several terms; ``cost``, ``r2``,
     ``evaluations`` and ``status`` (V,); ``undetermined`` (V,), bit i set where the data do not
     determine parameter i; ``baseline`` (V, 2), the fitted constant and its variance; ``fitted``
     (V, T), the model's values without it, where they are not those of the exact model.
@@ -54,7 +56,12 @@ def no_fit(problem: Problem, count: int, fitted: bool = False) -> KernelFit:
     """Results of `count` voxels of which nothing is known: NaN, status not finite."""
     nothing = {
         name: np.full((count, *shape), np.nan, problem.dtype)
-        for name, shape in (("parameters", (4,)), ("covariance", (10,)), ("cost", ()), ("r2", ()))
+        for name, shape in (
+            ("parameters", (problem.size,)),
+            ("covariance", (problem.size * (problem.size + 1) // 2,)),
+            ("cost", ()),
+            ("r2", ()),
+        )
     }
     return KernelFit(
         **nothing,
@@ -200,7 +207,7 @@ def kernel_input(
     """
     lo, hi = problem.kernel_bounds()
     end = float(problem.times[-1] - min(lo[3], 0.0))
-    scale = power_of_two(float(np.abs(problem.aif.concentration).max()))
+    scale = problem.scale
     aif = replace(problem.aif, concentration=problem.aif.concentration / scale)
     weights = problem.weights
     if weights is not None:
@@ -219,10 +226,6 @@ def searched_frames(count: int) -> NDArray[np.intp] | None:
     if count <= SEARCHED_FRAMES:
         return None
     return np.linspace(0, count - 1, SEARCHED_FRAMES).round().astype(np.intp)
-
-
-def power_of_two(x: float) -> float:
-    return float(2.0 ** np.round(np.log2(x)))
 
 
 def _replace(result: KernelFit, where: NDArray[np.intp], other: KernelFit) -> None:

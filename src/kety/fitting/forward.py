@@ -109,6 +109,8 @@ def simulate_curves(
     aif: InputFunction,
     model: str = "extended_tofts",
     dtype: str = "float64",
+    *,
+    portal: InputFunction | None = None,
 ) -> NDArray[np.float64]:
     """Model curves at the frame times, exact on any time grid.
 
@@ -116,7 +118,8 @@ def simulate_curves(
     ----------
     parameters : mapping of str to array (V,) or scalar
         The model's free parameters in public units, e.g. ``ktrans`` and ``kep`` in 1/min, ``vb`` as
-        a fraction, ``delay`` in s (0 where it is left out).
+        a fraction, delays in s (0 where left out). ``c0``, in the unit of the input, is what
+        the tissue holds at the first frame.
     times : (T,) array
         Frame times, s.
     aif : InputFunction
@@ -124,6 +127,8 @@ def simulate_curves(
         Name in `kety.models.MODELS`.
     dtype : {"float64", "float32"}
         Precision of the arithmetic.
+    portal : InputFunction, optional
+        The portal vein's input, for the models with two inputs.
 
     Returns
     -------
@@ -138,8 +143,8 @@ def simulate_curves(
     if dtype not in ("float32", "float64"):
         raise KetyError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
     t = checked_times(times)
-    given: dict[str, Any] = {"delay": 0.0, **parameters}
-    unknown = sorted(set(given) - set(record.names))
+    given: dict[str, Any] = {p.name: 0.0 for p in record.parameters if p.is_delay} | {**parameters}
+    unknown = sorted(set(given) - {*record.names, "c0"})
     missing = sorted(set(record.names) - set(given))
     if unknown or missing:
         raise KetyError(
@@ -154,5 +159,9 @@ def simulate_curves(
     count = next(iter(values.values())).size
     latest = float(t[-1] - np.max(values["delay"], initial=0.0)) if count else t[0]
     check_coverage(aif, t, latest)
+    if record.terms is not None or "c0" in values:
+        from kety.fitting.terms import simulate_terms
+
+        return simulate_terms(record, values, t, aif, portal, dtype)
     kernel = record.kernel_parameters(values, aif, count)
     return kernel_curves(aif, t, kernel, dtype=dtype)[0]

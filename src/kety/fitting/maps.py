@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from kety.fitting.discretize import Discretization
 from kety.fitting.engine import KernelFit, instruction_sets
-from kety.fitting.forward import kernel_curves
 from kety.fitting.optimizers import Optimizer, VarProLM
-from kety.fitting.problem import Problem
+from kety.fitting.problem import C0, Problem
+from kety.fitting.solve import problem_curves
 from kety.fitting.status import Status
-from kety.models import ROLES, Derived, Model, Parameter
+from kety.models import Derived, Model, Parameter
 from kety.version import __version__
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def empty_maps(
     `evaluations` is the type of their number: searches spend more of them than the default solver.
     """
     maps: dict[str, NDArray[Any]] = {}
-    names = [*problem.model.names, *(d.name for d in problem.model.derived)]
+    names = [*(p.name for p in problem.parameters), *(d.name for d in problem.model.derived)]
     for name in [*(n + s for n in names for s in ("", "_se")), "cost", "r2"]:
         maps[name] = np.full(count, np.nan, problem.dtype)
     if problem.baseline:
@@ -55,9 +55,9 @@ def store(
     values: dict[str, NDArray[Any]] = {}
     slots: dict[str, tuple[int, Any]] = {}
     dtype = problem.dtype.type
-    for p in model.parameters:
-        slot = ROLES.index(p.role)
-        factor = dtype(1.0 / p.kernel_factor(aif))
+    for p in problem.parameters:
+        slot = problem.slot(p.name)
+        factor = dtype(1.0 / problem.factor(p))
         # The factor's rounding must not carry a value over its bound.
         lo, hi = (dtype(b) for b in problem.bounds[p.name])
         value = np.clip(result.parameters[:, slot] * factor, lo, hi)
@@ -72,13 +72,12 @@ def store(
         scaled: NDArray[Any] = packed * (fi * fj)
         return scaled
 
-    for p in model.parameters:
+    for p in problem.parameters:
         maps[p.name][part] = values[p.name]
         maps[p.name + "_se"][part] = np.sqrt(covariance(p.name, p.name))
     for d in model.derived:
         of = [values[n] for n in d.of]
-        maps[d.name][part] = d.value(*of, aif.hematocrit)
-        slopes = d.gradient(*of, aif.hematocrit)
+        maps[d.name][part], slopes = d.evaluate(of, aif.hematocrit)
         variance = np.zeros(len(result.cost), problem.dtype)
         for i, a in enumerate(d.of):
             for j, b in enumerate(d.of):
@@ -96,10 +95,7 @@ def store(
         if result.fitted is not None:
             model_curves = result.fitted.astype(np.float64)
         else:
-            kernel = np.nan_to_num(result.parameters, nan=0.0)  # NaN: voxels that were not fitted
-            model_curves, _ = kernel_curves(
-                aif, problem.times, kernel, dtype=str(problem.dtype), threads=problem.threads
-            )
+            model_curves = problem_curves(problem, result.parameters)
         if result.baseline is not None:
             model_curves += result.baseline[:, :1]
         model_curves[~np.isfinite(result.cost)] = np.nan
@@ -162,7 +158,7 @@ def to_dataset(
             "aif_interpolation": problem.aif.interpolation,
             "bounds": "; ".join(
                 f"{p.name} {problem.bounds[p.name][0]:g} to {problem.bounds[p.name][1]:g} {p.unit}"
-                for p in problem.model.parameters
+                for p in problem.parameters
             ),
             **({"delay": delay_words} if delay_words else {}),
             **(facts or {}),
@@ -184,7 +180,7 @@ def dims_of(shape: tuple[int, ...]) -> tuple[str, ...]:
 def map_attributes(model: Model) -> dict[str, dict[str, Any]]:
     """Units, words and codes of every map that a fit of this model gives."""
     out: dict[str, dict[str, Any]] = {}
-    quantities: tuple[Parameter | Derived, ...] = (*model.parameters, *model.derived)
+    quantities: tuple[Parameter | Derived, ...] = (*model.parameters, C0, *model.derived)
     for q in quantities:
         out[q.name] = {"units": q.unit, "long_name": q.long_name, "osipi": q.osipi}
         out[q.name + "_se"] = {

@@ -11,11 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.fitting.forward import as_numbers, check_coverage, checked_times
-from kety.models import ROLES, Model, get_model
+from kety.models import ROLES, Model, Parameter, get_model
 
 if TYPE_CHECKING:
     from kety.inputs import InputFunction
 
+C0 = Parameter(
+    "c0", "unit of the curves", "initial tissue concentration", "", None, (0.0, 1.0), per=None
+)
+"""What the tissue holds at the first frame; its default upper bound is the input's peak."""
 NOISE_EXPLAINED = 7.0
 """F ratio below which a curve counts as not enhancing (see `Problem.enhancement_threshold`)."""
 
@@ -28,6 +32,7 @@ class Problem:
     ----------
     model : Model
     aif : InputFunction
+        Arterial input.
     times : (T,) array
         Frame times, s.
     bounds : mapping of str to (float, float)
@@ -43,6 +48,12 @@ class Problem:
         Voxels that the model explains no better than noise are marked instead of fitted.
     baseline : bool
         A constant of every voxel is fitted along.
+    portal : InputFunction or None
+        The portal vein's input, of a model with two.
+    initial : bool
+        The tissue holds contrast agent at the first frame: the parameter ``c0``.
+    as_terms : bool
+        Use the solver of several terms although the model is one.
     """
 
     model: Model
@@ -55,13 +66,53 @@ class Problem:
     amplitudes_bounded: bool
     find_enhancing: bool
     baseline: bool = False
+    portal: InputFunction | None = None
+    initial: bool = False
+    as_terms: bool = False
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The model's parameters, and the initial concentration where it is one of the fit."""
+        return (*self.model.parameters, *((C0,) if self.initial else ()))
+
+    @property
+    def inputs(self) -> tuple[InputFunction, ...]:
+        """The arterial input and, where the model has one, the portal."""
+        return (self.aif,) if self.portal is None else (self.aif, self.portal)
+
+    @property
+    def by_terms(self) -> bool:
+        """Whether the solver of several terms is needed, whose quantities are ``parameters`` in
+        their order; otherwise the solver's quantities are v, a, k and tau."""
+        return self.model.terms is not None or self.initial or self.as_terms
+
+    @property
+    def size(self) -> int:
+        """Number of the solver's quantities."""
+        return len(self.parameters) if self.by_terms else len(ROLES)
+
+    @property
+    def scale(self) -> float:
+        """Power of two of the order of the input, by which inputs and curves are divided."""
+        return power_of_two(max(float(np.abs(i.concentration).max()) for i in self.inputs))
+
+    def slot(self, name: str) -> int:
+        """Place of a parameter among the solver's quantities."""
+        if self.by_terms:
+            return next(i for i, p in enumerate(self.parameters) if p.name == name)
+        role = self.model.parameter(name).role
+        assert role is not None
+        return ROLES.index(role)
+
+    def factor(self, p: Parameter) -> float:
+        """The solver's quantity = factor x parameter."""
+        return 1.0 / self.scale if p is C0 else p.kernel_factor(self.aif)
 
     def kernel_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper bounds on v, a, k, tau in kernel units; absent ones are fixed at 0."""
-        lo, hi = np.zeros(4), np.zeros(4)
-        for p in self.model.parameters:
-            factor = p.kernel_factor(self.aif)
-            slot = ROLES.index(p.role)
+        """Lower and upper bounds on the solver's quantities; absent ones are fixed at 0."""
+        lo, hi = np.zeros(self.size), np.zeros(self.size)
+        for p in self.parameters:
+            slot, factor = self.slot(p.name), self.factor(p)
             lo[slot], hi[slot] = (b * factor for b in self.bounds[p.name])
         return lo, hi
 
@@ -95,6 +146,8 @@ def make_problem(
     threads: int,
     find_enhancing: bool,
     baseline: bool = False,
+    portal: InputFunction | None = None,
+    initial: bool | float = False,
 ) -> Problem:
     """Check the arguments of a fit and gather them (see `kety.fit` for their meaning)."""
     from kety.inputs import InputFunction
@@ -105,10 +158,14 @@ def make_problem(
             f"aif must be a kety.InputFunction, found {type(aif).__name__}; "
             "make one with kety.InputFunction(times, concentration, hematocrit=..., site=...)"
         )
+    check_portal(record, portal)
     t = checked_times(times)
     if dtype not in ("float32", "float64"):
         raise KetyError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
     chosen = {p.name: p.bounds for p in record.parameters}
+    with_initial = initial is not False and initial is not None
+    if with_initial:
+        chosen["c0"] = _initial_bounds(initial, aif)
     if bounds is not None and not isinstance(bounds, Mapping):
         raise KetyError(
             f"bounds must map parameters to (lower, upper), found {type(bounds).__name__}"
@@ -127,6 +184,14 @@ def make_problem(
                 f"{record.name} has {', '.join(record.names)}"
             )
         chosen[name] = _checked_bounds(name, pair, record)
+    for p in record.parameters:
+        lo, hi = chosen[p.name]
+        if hi < p.least:
+            raise KetyError(
+                f"{record.name} is defined for {p.name} from {p.least:g} {p.unit} on, found bounds "
+                f"({lo:g}, {hi:g})"
+            )
+        chosen[p.name] = (max(lo, p.least), hi)
     if isinstance(delay, bool | np.bool_):
         at = None if delay else 0.0
     else:
@@ -134,9 +199,13 @@ def make_problem(
     if at is not None:
         if not np.isfinite(at):
             raise KetyError(f"delay must be True, False or a number of s, found {delay!r}")
-        if "delay" in given:
-            raise KetyError(f"delay={delay!r} fixes the delay, but bounds for it are given too")
-        chosen["delay"] = (at, at)
+        shifts = [p.name for p in record.parameters if p.is_delay]
+        bounded = [name for name in shifts if name in given]
+        if bounded:
+            raise KetyError(
+                f"delay={delay!r} fixes the delay, but bounds for {bounded[0]} are given too"
+            )
+        chosen |= dict.fromkeys(shifts, (at, at))
     free = sum(hi > lo for lo, hi in chosen.values()) + bool(baseline)
     w = _checked_weights(weights, len(t))
     used = len(t) if w is None else int((w > 0).sum())
@@ -147,6 +216,8 @@ def make_problem(
             f"at least {free + 1} frames are needed"
         )
     check_coverage(aif, t, float(t[-1] - max(chosen["delay"][0], 0.0)))
+    if portal is not None:
+        check_coverage(portal, t, float(t[-1] - max(chosen["delay_portal"][0], 0.0)))
     if aif.times[0] + chosen["delay"][0] >= t[-1]:
         raise KetyError(
             f"the input function begins at {aif.times[0]:g} s and the delay is at least "
@@ -168,7 +239,36 @@ def make_problem(
         ),
         find_enhancing,
         baseline,
+        portal,
+        with_initial,
     )
+
+
+def power_of_two(x: float) -> float:
+    """The nearest power of two."""
+    return float(2.0 ** np.round(np.log2(x)))
+
+
+def check_portal(model: Model, portal: Any) -> None:
+    """Refuse a portal input that the model has no use for, and a model that lacks its own."""
+    from kety.inputs import InputFunction
+
+    if model.inputs == 2 and not isinstance(portal, InputFunction):
+        raise KetyError(
+            f"{model.name} needs the portal vein's input beside the artery's; give "
+            "portal=kety.InputFunction(...)"
+        )
+    if model.inputs == 1 and portal is not None:
+        raise KetyError(f"{model.name} has one input, but a portal input is given; leave it out")
+
+
+def _initial_bounds(initial: bool | float, aif: InputFunction) -> tuple[float, float]:
+    if isinstance(initial, bool | np.bool_):
+        return 0.0, float(np.abs(aif.concentration).max())
+    at = _number("initial", initial, "True, False or a concentration in the unit of the curves")
+    if not np.isfinite(at) or at < 0:
+        raise KetyError(f"initial must be a concentration from 0 on, found {initial!r}")
+    return at, at
 
 
 def _number(name: str, value: Any, expected: str) -> float:
@@ -183,12 +283,12 @@ def _checked_bounds(name: str, pair: tuple[float, float], model: Model) -> tuple
         lo, hi = (float(b) for b in pair)
     except (TypeError, ValueError):
         raise KetyError(f"bounds of {name} must be (lower, upper), found {pair!r}") from None
-    unit = model.parameter(name).unit
+    unit = C0.unit if name == "c0" else model.parameter(name).unit
     if not (np.isfinite(lo) and np.isfinite(hi)):
         raise KetyError(f"bounds of {name} must be finite, found ({lo:g}, {hi:g}) {unit}")
     if lo > hi:
         raise KetyError(f"lower bound of {name} exceeds the upper: ({lo:g}, {hi:g}) {unit}")
-    if lo < 0 and model.parameter(name).role != "tau":
+    if lo < 0 and (name == "c0" or not model.parameter(name).is_delay):
         raise KetyError(f"{name} cannot be negative, found lower bound {lo:g} {unit}")
     return lo, hi
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
-from kety.fitting.engine import power_of_two
 from kety.fitting.forward import kernel_curves
+from kety.fitting.problem import power_of_two
 from kety.fitting.status import FITTED
 from kety.joint.graph import Places, places
 from kety.joint.likeness import FEW

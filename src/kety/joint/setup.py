@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.fitting.dictionary import delay_cells
-from kety.fitting.engine import Solve, power_of_two
+from kety.fitting.engine import Solve
+from kety.fitting.problem import power_of_two
 from kety.joint import neighbours
 from kety.joint.graph import Graph, Places, graph_of, window_offsets
 from kety.joint.likeness import (

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from kety.errors import KetyError
-from kety.models.base import ROLES, Derived, Model, Parameter
+from kety.models.base import ROLES, Derived, Group, Model, Parameter, Terms, program_of
+from kety.models.dual_input import DUAL_INPUT_ONE_COMPARTMENT, DUAL_INPUT_TWO_COMPARTMENT
+from kety.models.exchange import TWO_COMPARTMENT_EXCHANGE, TWO_COMPARTMENT_UPTAKE
 from kety.models.one_compartment import ONE_COMPARTMENT
+from kety.models.tissue_homogeneity import TISSUE_HOMOGENEITY
 from kety.models.tofts import EXTENDED_TOFTS, PATLAK, TOFTS
 
-MODELS: dict[str, Model] = {m.name: m for m in (TOFTS, EXTENDED_TOFTS, PATLAK, ONE_COMPARTMENT)}
+MODELS: dict[str, Model] = {
+    m.name: m
+    for m in (
+        TOFTS,
+        EXTENDED_TOFTS,
+        PATLAK,
+        ONE_COMPARTMENT,
+        TWO_COMPARTMENT_EXCHANGE,
+        TWO_COMPARTMENT_UPTAKE,
+        TISSUE_HOMOGENEITY,
+        DUAL_INPUT_ONE_COMPARTMENT,
+        DUAL_INPUT_TWO_COMPARTMENT,
+    )
+}
 
 
 def get_model(name: str) -> Model:
@@ -25,4 +41,14 @@ def get_model(name: str) -> Model:
         raise KetyError(f"unknown model {name!r}; the models are: {known}") from None
 
 
-__all__ = ["MODELS", "ROLES", "Derived", "Model", "Parameter", "get_model"]
+__all__ = [
+    "MODELS",
+    "ROLES",
+    "Derived",
+    "Group",
+    "Model",
+    "Parameter",
+    "Terms",
+    "get_model",
+    "program_of",
+]

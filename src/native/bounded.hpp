@@ -1,0 +1,197 @@
+// Bounded Levenberg-Marquardt for W voxels at once: the step, its damping, the covariance. Knows
+// nothing of models, only their normal equations.
+#pragma once
+#include "lanes.hpp"
+
+namespace KETY_NS {
+
+template <int P>
+constexpr int kPacked = P * (P + 1) / 2;
+
+KETY_FN constexpr int pair(int i, int j) {  // packed lower triangle
+  return i >= j ? i * (i + 1) / 2 + j : j * (j + 1) / 2 + i;
+}
+
+// Sum of squares, J'r and J'J of W voxels.
+template <class T, int W, int P>
+struct Normal {
+  Lanes<T, W> cost, unweighted, gradient[P], hessian[kPacked<P>];
+  Lanes<T, W> offset, slope[P];  // fitted baseline, and J'w
+};
+
+// Cholesky factor (packed lower triangle, in place) of a matrix with unit diagonal scaling.
+// Pivots below `floor` mark the column as undetermined: it is left out (pivot 1, zero column).
+template <class T, int W, int P>
+KETY_FN void factorise(Lanes<T, W>* m, Lanes<T, W>* inverse_pivot, T floor, Mask<T, W>* lost) {
+  using V = Lanes<T, W>;
+  const V zero = {}, one = zero + T(1);
+  for (int i = 0; i < P; ++i) {
+    V d = m[pair(i, i)];
+    for (int q = 0; q < i; ++q) d -= m[pair(i, q)] * m[pair(i, q)];
+    lost[i] = d < floor;
+    d = lost[i] ? one : d;
+    inverse_pivot[i] = one / root<T, W>(d);
+    for (int r = i + 1; r < P; ++r) {
+      V s = m[pair(r, i)];
+      for (int q = 0; q < i; ++q) s -= m[pair(r, q)] * m[pair(i, q)];
+      m[pair(r, i)] = lost[i] ? zero : V(s * inverse_pivot[i]);
+    }
+  }
+}
+
+// The step of bounded least squares, by an active set: parameters pushed against a bound by the
+// gradient stay there; the first that the step would carry over a bound is held on it and the
+// others are solved for again. Returns the predicted fall of the cost.
+template <class T, int W, int P>
+KETY_FN Lanes<T, W> bounded_step(const bool* fixed, const Lanes<T, W>* p, const Lanes<T, W>* g,
+                                 const Lanes<T, W>* h, const Lanes<T, W>& damping,
+                                 const Lanes<T, W>* lo, const Lanes<T, W>* hi, Lanes<T, W>* step) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  const V zero = {}, one = zero + T(1);
+  const T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-200);
+  M held[P];
+  V scale[P];
+  for (int i = 0; i < P; ++i) {
+    const V d = h[pair(i, i)];
+    held[i] = (d <= tiny) | ((p[i] <= lo[i]) & (g[i] > zero)) | ((p[i] >= hi[i]) & (g[i] < zero));
+    if (fixed[i]) held[i] = zero == zero;
+    scale[i] = one / root<T, W>(d <= tiny ? one : d);
+    step[i] = zero;
+  }
+  for (int round = 0; round <= P; ++round) {
+    V m[kPacked<P>], rhs[P], pivot[P];
+    M lost[P];
+    for (int i = 0; i < P; ++i) {
+      V b = g[i];
+      for (int j = 0; j < P; ++j)
+        if (j != i) b += h[pair(i, j)] * (held[j] ? step[j] : zero);
+      rhs[i] = held[i] ? zero : V(-b * scale[i]);
+      for (int j = 0; j < i; ++j)
+        m[pair(i, j)] = (held[i] | held[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
+      m[pair(i, i)] = one + damping;
+    }
+    factorise<T, W, P>(m, pivot, sizeof(T) == 4 ? T(1e-7) : T(1e-15), lost);
+    for (int i = 0; i < P; ++i) {
+      V s = rhs[i];
+      for (int q = 0; q < i; ++q) s -= m[pair(i, q)] * rhs[q];
+      rhs[i] = lost[i] ? zero : V(s * pivot[i]);
+    }
+    for (int i = P - 1; i >= 0; --i) {
+      V s = rhs[i];
+      for (int q = i + 1; q < P; ++q) s -= m[pair(q, i)] * rhs[q];
+      rhs[i] = lost[i] ? zero : V(s * pivot[i]);
+    }
+    // Towards this minimum as far as the first bound, which is then held: the damped quadratic
+    // falls in every round.
+    V length = one, part[P];
+    for (int i = 0; i < P; ++i) {
+      const V s = rhs[i] * scale[i], d = s - step[i];
+      const V to_lo = lo[i] - p[i], to_hi = hi[i] - p[i];
+      const M below = none_of(held[i]) & (s < to_lo), above = none_of(held[i]) & (s > to_hi);
+      rhs[i] = held[i] ? zero : d;
+      part[i] = below ? V((to_lo - step[i]) / d) : above ? V((to_hi - step[i]) / d) : one + one;
+      length = lower(length, part[i]);
+    }
+    length = upper(length, zero);
+    for (int i = 0; i < P; ++i) {
+      const M first = part[i] <= length;
+      const V edge = rhs[i] < zero ? V(lo[i] - p[i]) : V(hi[i] - p[i]);
+      step[i] = first ? edge : V(step[i] + length * rhs[i]);
+      held[i] |= first;
+    }
+    if (!any<T, W>(length < one)) break;
+  }
+  V fall = zero;
+  for (int i = 0; i < P; ++i) {
+    V row = T(2) * g[i];
+    for (int j = 0; j < P; ++j) row += h[pair(i, j)] * step[j];
+    fall -= step[i] * row;
+  }
+  return fall;
+}
+
+// Damping after a trial. A step that gained little went too far: Gauss-Newton would swing about the
+// minimum.
+template <class T, int W>
+KETY_FN Lanes<T, W> next_damping(const Mask<T, W>& accept, const Lanes<T, W>& gain,
+                                 const Lanes<T, W>& expected, const Lanes<T, W>& damping) {
+  using V = Lanes<T, W>;
+  const V one = V{} + T(1);
+  const V less = damping * T(0.1), more = upper(V(damping * T(4)), V(one * T(0.1)));
+  const V next = accept ? (gain > T(0.75) * expected   ? less
+                           : gain > T(0.25) * expected ? damping
+                                                       : more)
+                        : more;
+  return next < T(1e-7) ? one * T(1e-7) : next;
+}
+
+// Whether every parameter moves by less than matters.
+template <class T, int W, int P>
+KETY_FN Mask<T, W> is_small(const Lanes<T, W>* step, const Lanes<T, W>* p, T xtol,
+                            const double* floor) {
+  using V = Lanes<T, W>;
+  const V zero = {};
+  Mask<T, W> small = zero == zero;
+  for (int i = 0; i < P; ++i) {
+    const V size = step[i] < zero ? V(-step[i]) : step[i];
+    const V at = p[i] < zero ? V(-p[i]) : p[i];
+    small &= size <= xtol * at + static_cast<T>(floor[i]);
+  }
+  return small;
+}
+
+// Inverse of J'J over the parameters that are not `bound` (at a bound, or fixed); the rows of
+// others are left zero. `lost` marks parameters that the data do not determine, on entry those that
+// are known to be so.
+template <class T, int W, int P>
+KETY_FN void inverse_of(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W>* bound,
+                        Lanes<T, W>* out, Mask<T, W>* lost) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  const V zero = {}, one = zero + T(1);
+  const T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-200);
+  V m[kPacked<P>], scale[P], pivot[P], inverse[kPacked<P>];
+  M out_of[P];
+  for (int i = 0; i < P; ++i) {
+    const V d = h[pair(i, i)];
+    lost[i] |= d <= tiny;
+    if (fixed[i]) lost[i] = zero != zero;
+    out_of[i] = bound[i] | lost[i];
+    scale[i] = one / root<T, W>(d <= tiny ? one : d);
+    for (int j = 0; j < i; ++j)
+      m[pair(i, j)] = (out_of[i] | out_of[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
+    m[pair(i, i)] = one;
+  }
+  M weak[P];
+  factorise<T, W, P>(m, pivot, sizeof(T) == 4 ? T(2e-6) : T(1e-13), weak);
+  // A weak column depends on earlier ones: those that take part in it are undetermined as well.
+  for (int i = 1; i < P; ++i) {
+    if (!any<T, W>(weak[i])) continue;
+    V x[P];
+    for (int q = i - 1; q >= 0; --q) {
+      V s = m[pair(i, q)];
+      for (int r = q + 1; r < i; ++r) s -= m[pair(r, q)] * x[r];
+      x[q] = s * pivot[q];
+      lost[q] |= weak[i] & none_of(out_of[i]) & none_of(out_of[q]) &
+                 ((x[q] > T(0.01)) | (x[q] < T(-0.01)));
+    }
+  }
+  // Inverse of the factor, then its square.
+  for (int c = 0; c < P; ++c)
+    for (int r = c; r < P; ++r) {
+      V s = r == c ? one : zero;
+      for (int q = c; q < r; ++q) s -= m[pair(r, q)] * inverse[pair(q, c)];
+      inverse[pair(r, c)] = s * pivot[r];
+    }
+  for (int i = 0; i < P; ++i)
+    for (int j = 0; j <= i; ++j) {
+      V s = zero;
+      for (int q = i; q < P; ++q) s += inverse[pair(q, i)] * inverse[pair(q, j)];
+      const M gone = out_of[i] | out_of[j] | weak[i] | weak[j] | lost[i] | lost[j];
+      out[pair(i, j)] = gone ? zero : V(s * scale[i] * scale[j]);
+    }
+  for (int i = 0; i < P; ++i) lost[i] |= weak[i];
+}
+
+}  // namespace KETY_NS

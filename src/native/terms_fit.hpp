@@ -1,0 +1,527 @@
+// Bounded Levenberg-Marquardt for models of several terms, from given starts, in rounds over the
+// starts that still run.
+#pragma once
+#include "terms.hpp"
+
+namespace KETY_NS {
+
+constexpr int kTermVoxels = 4096;  // of a chunk: so many that the last to arrive still fill lanes
+
+// Of long series less fits into memory.
+template <class T>
+int chunk_of(int frames) {
+  const long most = (1L << 24) / (static_cast<long>(sizeof(T)) * frames);
+  return most > kTermVoxels ? kTermVoxels : most < 64 ? 64 : static_cast<int>(most);
+}
+
+template <class T, int P>
+struct Walks {  // of a chunk's starts, side by side: element i of start t at [i * n + t]
+  long n;
+  T *p, *trial, *g, *h, *slope, *cost, *plain, *damping, *fall, *offset;
+  int *owner, *evaluations, *state, *queue, *order, *bin, *item;
+  void* memory;
+};
+
+template <class T, int P>
+Walks<T, P> make_walks(long n) {
+  Walks<T, P> s = {};
+  s.n = n;
+  for (int pass = 0; pass < 2; ++pass) {
+    long used = 0;
+    auto take = [&]<class E>(E*& p, long count) {
+      if (pass == 1) p = reinterpret_cast<E*>(static_cast<char*>(s.memory) + used);
+      used += (count * static_cast<long>(sizeof(E)) + 127) / 64 * 64;
+    };
+    take(s.p, P * n);
+    take(s.trial, P * n);
+    take(s.g, P * n);
+    take(s.slope, P * n);
+    take(s.h, kPacked<P> * n);
+    take(s.cost, n);
+    take(s.plain, n);
+    take(s.damping, n);
+    take(s.fall, n);
+    take(s.offset, n);
+    take(s.owner, n);
+    take(s.evaluations, n);
+    take(s.state, n);
+    take(s.queue, n);
+    take(s.order, n);
+    take(s.bin, n);
+    take(s.item, n);
+    if (pass == 0) s.memory = kety_allocate(used);
+  }
+  return s;
+}
+
+enum WalkState { kWalking = 0, kArrived = 1, kOutOfSteps = 2 };
+
+// What the samples of a chunk's curves say of themselves, and the curves, ready to be compared.
+template <class T>
+struct Curves {
+  T *y, *mean, *square, *spread;
+  bool* finite;
+};
+
+template <class T>
+KETY_STAGE void load_curves(const TermsCall& call, long start, int n, Curves<T>& c) {
+  const int frames = call.frames;
+  const T* weights = static_cast<const T*>(call.weights);
+  const T scale = static_cast<T>(call.curve_scale);
+  for (int b = 0; b < n; ++b) {
+    const T* from = static_cast<const T*>(call.curves) + (start + b) * frames;
+    T* y = c.y + static_cast<long>(b) * frames;
+    T total = 0;
+    for (int j = 0; j < frames; ++j) total += y[j] = scale * from[j];
+    const T mean = total / static_cast<T>(frames);
+    T spread = 0, square = 0, sum = 0;
+    for (int j = 0; j < frames; ++j) {
+      spread += (y[j] - mean) * (y[j] - mean);
+      // A fitted baseline makes the level irrelevant; without it sums keep their precision.
+      if (call.baseline) y[j] -= mean;
+      sum += weights[j] * y[j];
+      square += weights[j] * y[j] * y[j];
+    }
+    if (call.baseline) square -= sum * sum / static_cast<T>(call.weight_sum);
+    c.mean[b] = call.baseline ? mean : T(0);
+    c.spread[b] = spread;
+    c.square[b] = square;
+    c.finite[b] = square - square == 0 && spread - spread == 0;
+    if (!c.finite[b])
+      for (int j = 0; j < frames; ++j) y[j] = 0;
+  }
+}
+
+constexpr int kBends = 4;
+
+// A step taken in the model's inner coordinates, in which its curves are nearly linear: valleys of
+// the sum of squares that are bent in the parameters are straight in these. Where it stays inside
+// the bounds it replaces the step and its predicted fall.
+template <class T, int W, int P>
+KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const Lanes<T, W>* p,
+                     const Lanes<T, W>* g, const Lanes<T, W>* h, const Lanes<T, W>& damping,
+                     const Lanes<T, W>* lo, const Lanes<T, W>* hi, Lanes<T, W>* step,
+                     Lanes<T, W>& fall) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  const int n = problem.model->parameters;
+  Jet<T, W, 0> inner[P];
+  run_program<T, W, 0>(problem.inner, p, inner);
+  V at[P] = {};
+  for (int i = 0; i < n; ++i) at[i] = inner[i].f;
+  Jet<T, W, P> back[P];
+  run_program<T, W, P>(problem.back, at, back);
+  // Normal equations in the inner coordinates: D'g and D'HD with D = d parameters / d inner.
+  V gi[P] = {}, hi_[kPacked<P>] = {}, hd[P][P];
+  for (int i = 0; i < n; ++i)
+    for (int q = 0; q < n; ++q) {
+      V s = {};
+      for (int r = 0; r < n; ++r)
+        if (!fixed[r]) s += h[pair(i, r)] * back[r].d[q];
+      hd[i][q] = s;
+    }
+  for (int i = 0; i < n; ++i) {
+    for (int r = 0; r < n; ++r)
+      if (!fixed[r]) gi[i] += g[r] * back[r].d[i];
+    for (int q = 0; q <= i; ++q) {
+      V s = {};
+      for (int r = 0; r < n; ++r)
+        if (!fixed[r]) s += back[r].d[i] * hd[r][q];
+      hi_[pair(i, q)] = s;
+    }
+  }
+  const T far = sizeof(T) == 4 ? T(1e30) : T(1e200);
+  V low[P], high[P], move[P];
+  for (int i = 0; i < P; ++i) {
+    low[i] = V{} - far;
+    high[i] = V{} + far;
+  }
+  const V gained = bounded_step<T, W, P>(fixed, at, gi, hi_, damping, low, high, move);
+  // As far along as the bounds allow; else the step stays as it was.
+  M open = gained > V{};
+  V share = V{} + T(1);
+  for (int attempt = 0; attempt < kBends && any<T, W>(open); ++attempt) {
+    V to[P] = {};
+    for (int i = 0; i < n; ++i) to[i] = at[i] + share * move[i];
+    Jet<T, W, 0> there[P];
+    run_program<T, W, 0>(problem.back, to, there);
+    M good = open;
+    for (int i = 0; i < n; ++i)
+      if (!fixed[i]) good &= (there[i].f >= lo[i]) & (there[i].f <= hi[i]);
+    for (int i = 0; i < n; ++i)
+      if (!fixed[i]) step[i] = good ? V(there[i].f - p[i]) : step[i];
+    fall = good ? V(share * (T(2) - share) * gained) : fall;
+    open &= none_of(good);
+    share *= T(0.5);
+  }
+}
+
+// All starts of a chunk to their minima.
+template <class T, int W, int P>
+KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long first_task,
+                     int tasks, const Curves<T>& curves, T* tile, Lanes<T, W>* knots,
+                     Walks<T, P>& s) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  const V zero = {};
+  const long n = s.n;
+  const int parameters = call.model.parameters, delay = call.model.delay;
+  const T ftol = static_cast<T>(call.ftol), xtol = static_cast<T>(call.xtol);
+  const T rounding = static_cast<T>(call.rounding);
+  int active = tasks;
+  for (int i = 0; i < tasks; ++i) s.queue[i] = i;
+  for (int round = 0; round < call.max_evaluations && active > 0; ++round) {
+    int begins[kFastLevel + 2];
+    sort_terms<T, W, P>(
+        problem, active, [&](int q, int i) { return s.trial[i * n + s.queue[q]]; }, s.bin, s.item,
+        begins);
+    for (int q = 0; q < active; ++q) s.order[q] = s.queue[s.item[q]];
+    int next = 0;
+    for (int level = 0; level <= kFastLevel; ++level)
+      for (int q0 = begins[level]; q0 < begins[level + 1]; q0 += W) {
+        const int stop = begins[level + 1];
+        int id[W];
+        for (int l = 0; l < W; ++l) {
+          id[l] = s.order[q0 + l < stop ? q0 + l : q0];
+          const T* y = curves.y + static_cast<long>(s.owner[id[l]]) * call.frames;
+          for (int j = 0; j < call.frames; ++j) tile[j * W + l] = y[j];
+        }
+        auto gather = [&](const T* from) {
+          V v;
+          for (int l = 0; l < W; ++l) set<T, W>(v, l, from[id[l]]);
+          return v;
+        };
+        V trial[P];
+        for (int i = 0; i < P; ++i) trial[i] = gather(s.trial + i * n);
+        Normal<T, W, P> now;
+        evaluate_terms_at<T, W, P>(problem, level, trial, tile, knots, now);
+        const V before = gather(s.cost);
+        const M accept = now.cost <= before;
+        V p[P], g[P], h[kPacked<P>], slope[P], lo[P], hi[P], step[P];
+        for (int i = 0; i < P; ++i) {
+          p[i] = accept ? trial[i] : gather(s.p + i * n);
+          g[i] = accept ? now.gradient[i] : gather(s.g + i * n);
+          slope[i] = accept ? now.slope[i] : gather(s.slope + i * n);
+          lo[i] = zero + static_cast<T>(call.lo[i]);
+          hi[i] = zero + static_cast<T>(call.hi[i]);
+        }
+        for (int i = 0; i < kPacked<P>; ++i) h[i] = accept ? now.hessian[i] : gather(s.h + i * n);
+        if (delay >= 0)
+          for (int l = 0; l < W; ++l) {
+            set<T, W>(lo[delay], l, static_cast<T>(call.band[2 * (first_task + id[l])]));
+            set<T, W>(hi[delay], l, static_cast<T>(call.band[2 * (first_task + id[l]) + 1]));
+          }
+        const V cost = accept ? now.cost : before,
+                plain = accept ? now.unweighted : gather(s.plain),
+                offset = accept ? now.offset : gather(s.offset);
+        const V damping =
+            next_damping<T, W>(accept, V(before - now.cost), gather(s.fall), gather(s.damping));
+        V fall = bounded_step<T, W, P>(call.fixed, p, g, h, damping, lo, hi, step);
+        if (call.model.inner.outputs > 0)
+          bend<T, W, P>(problem, call.fixed, p, g, h, damping, lo, hi, step, fall);
+        V square;
+        for (int l = 0; l < W; ++l) set<T, W>(square, l, curves.square[s.owner[id[l]]]);
+        const V floor = ftol * cost + rounding * square;
+        const V nothing = floor + T(1e3) * rounding * square;
+        const M small = is_small<T, W, P>(step, p, xtol, call.xfloor);
+        const M settled = (fall <= floor) | small | (damping > T(1e6));
+        for (int l = 0; l < W && q0 + l < stop; ++l) {
+          const int t = id[l];
+          const bool finished = is_set<T, W>(settled, l);
+          const T left = get<T, W>(cost, l), gained = get<T, W>(fall, l);
+          const bool last = finished && is_set<T, W>(small, l) && gained > 0;
+          // The last step is taken without another evaluation; its fall is known well enough.
+          T share = last && left > 0 ? 1 - gained / left : T(1);
+          share = share > 0 ? share : T(0);
+          T constant = get<T, W>(offset, l);
+          for (int i = 0; i < P; ++i) {
+            const T at = get<T, W>(p[i], l);
+            T to = at + get<T, W>(step[i], l);
+            const T low = get<T, W>(lo[i], l), high = get<T, W>(hi[i], l);
+            if (!call.fixed[i]) to = to < low ? low : to > high ? high : to;
+            // What could as well be at its lower bound is put there: what it alone determines is
+            // then seen to be undetermined.
+            const T move = low - at;
+            const bool empty = i < parameters && call.vanishing[i] && !call.fixed[i] &&
+                               get<T, W>(h[pair(i, i)], l) * move * move +
+                                       2 * __builtin_fabs(get<T, W>(g[i], l) * move) <=
+                                   10 * get<T, W>(nothing, l);
+            if (problem.baseline && last)
+              constant -= get<T, W>(slope[i], l) * get<T, W>(step[i], l) / problem.weight_sum;
+            s.p[i * n + t] = finished && empty ? low : last ? to : at;
+            s.trial[i * n + t] = to;
+            s.g[i * n + t] = get<T, W>(g[i], l);
+            s.slope[i * n + t] = get<T, W>(slope[i], l);
+          }
+          for (int i = 0; i < kPacked<P>; ++i) s.h[i * n + t] = get<T, W>(h[i], l);
+          s.offset[t] = constant;
+          s.cost[t] = share * left;
+          s.plain[t] = share * get<T, W>(plain, l);
+          s.damping[t] = get<T, W>(damping, l);
+          s.fall[t] = gained;
+          s.evaluations[t]++;
+          s.state[t] = finished ? kArrived : kOutOfSteps;
+          if (!finished) s.queue[next++] = t;
+        }
+      }
+    active = next;
+  }
+}
+
+// The best walk of every voxel into the caller's arrays.
+template <class T, int W, int P>
+KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curves<T>& curves,
+                           const int* best, Walks<T, P>& s) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  const V zero = {};
+  const int parameters = call.model.parameters, packed = parameters * (parameters + 1) / 2;
+  const T nan = static_cast<T>(__builtin_nan(""));
+  const T scale = static_cast<T>(call.curve_scale), scale2 = scale * scale;
+  T* par = static_cast<T*>(call.fit_parameters) + start * parameters;
+  T* cov = static_cast<T*>(call.fit_covariance) + start * packed;
+  T *cost = static_cast<T*>(call.fit_cost) + start, *r2 = static_cast<T*>(call.fit_r2) + start;
+  T* offset = static_cast<T*>(call.fit_offset) + (call.baseline ? 2 * start : 0);
+  for (int b0 = 0; b0 < n; b0 += W) {
+    V p[P], h[kPacked<P>], c[kPacked<P>];
+    M bound[P], lost[P];
+    int id[W];
+    for (int l = 0; l < W; ++l) {
+      id[l] = best[b0 + l < n ? b0 + l : b0];
+      const int t = id[l] < 0 ? 0 : id[l];
+      for (int i = 0; i < P; ++i) set<T, W>(p[i], l, id[l] < 0 ? T(0) : s.p[i * s.n + t]);
+      for (int i = 0; i < kPacked<P>; ++i) set<T, W>(h[i], l, id[l] < 0 ? T(0) : s.h[i * s.n + t]);
+    }
+    for (int i = 0; i < P; ++i) {
+      // A delay just beyond a jump that stands at its bound is at the bound.
+      const T near = i == call.model.delay ? T(1e-5) : T(0);
+      bound[i] =
+          (p[i] <= static_cast<T>(call.lo[i]) + near) | (p[i] >= static_cast<T>(call.hi[i]) - near);
+      if (call.fixed[i]) bound[i] = zero == zero;
+      lost[i] = zero != zero;
+    }
+    inverse_of<T, W, P>(call.fixed, h, bound, c, lost);
+    for (int l = 0; l < W && b0 + l < n; ++l) {
+      const long o = b0 + l;
+      const int t = id[l];
+      if (t < 0) {
+        for (int i = 0; i < parameters; ++i) par[o * parameters + i] = nan;
+        for (int i = 0; i < packed; ++i) cov[o * packed + i] = nan;
+        cost[o] = r2[o] = nan;
+        if (call.baseline) offset[2 * o] = offset[2 * o + 1] = nan;
+        call.evaluations[start + o] = 0;
+        call.undetermined[start + o] = 0;
+        call.status[start + o] = curves.finite[o] ? kNotEnhancing : kNotFinite;
+        continue;
+      }
+      bool at_bound = false, undetermined = false, gone[P];
+      int freed = 0;
+      unsigned missing = 0;
+      for (int i = 0; i < parameters; ++i) {
+        const bool loose = is_set<T, W>(lost[i], l), stopped = is_set<T, W>(bound[i], l);
+        undetermined |= loose;
+        at_bound |= stopped && !call.fixed[i];
+        freed += !call.fixed[i];
+        gone[i] = loose || stopped;
+        par[o * parameters + i] = s.p[i * s.n + t];
+        if (loose) missing |= 1u << i;
+      }
+      const int spare = call.frames_used - freed - (call.baseline ? 1 : 0);
+      const T noise = spare > 0 ? s.cost[t] / static_cast<T>(spare) : nan;
+      for (int i = 0; i < parameters; ++i)
+        for (int j = 0; j <= i; ++j)
+          cov[o * packed + pair(i, j)] =
+              gone[i] || gone[j] ? nan : noise * get<T, W>(c[pair(i, j)], l);
+      if (call.baseline) {
+        // Var(b) = s^2 / sum w + m' Cov m, with m the weighted mean of the Jacobian's rows.
+        const T sum = static_cast<T>(call.weight_sum);
+        T variance = noise / sum;
+        for (int i = 0; i < parameters; ++i)
+          for (int j = 0; j < parameters; ++j)
+            if (!gone[i] && !gone[j])
+              variance += s.slope[i * s.n + t] * s.slope[j * s.n + t] *
+                          cov[o * packed + pair(i, j)] / (sum * sum);
+        offset[2 * o] = (curves.mean[o] + s.offset[t]) / scale;
+        offset[2 * o + 1] = variance / scale2;
+      }
+      call.undetermined[start + o] = static_cast<unsigned char>(missing);
+      cost[o] = s.plain[t] / scale2;
+      r2[o] = 1 - s.plain[t] / curves.spread[o];
+      const int e = s.evaluations[t];
+      call.evaluations[start + o] = static_cast<unsigned short>(e < 65535 ? e : 65535);
+      call.status[start + o] = s.state[t] == kOutOfSteps ? kIterationLimit
+                               : undetermined            ? kNotIdentifiable
+                               : at_bound                ? kAtBound
+                                                         : kConverged;
+    }
+  }
+}
+
+template <class T, int W, int P>
+void terms_fit_range(const TermsCall& call, long begin, long end) {
+  TermsProblem<T> problem(call);
+  const long frames = call.frames;
+  T* tile = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * frames * W));
+  auto* knots = static_cast<Lanes<T, W>*>(
+      kety_allocate(static_cast<long>(sizeof(Lanes<T, W>)) * knots_of<T, W>(problem)));
+  T* memory =
+      static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * kTermVoxels * (frames + 3)));
+  bool finite[kTermVoxels];
+  Curves<T> curves = {memory, memory + kTermVoxels * frames, memory + kTermVoxels * (frames + 1),
+                      memory + kTermVoxels * (frames + 2), finite};
+  for (long v = begin; v < end; v += kTermVoxels) {
+    const int n = static_cast<int>(end - v < kTermVoxels ? end - v : kTermVoxels);
+    load_curves<T>(call, v, n, curves);
+    const long first = call.first[v];
+    const int tasks = static_cast<int>(call.first[v + n] - first);
+    Walks<T, P> s = make_walks<T, P>(tasks > 0 ? tasks : 1);
+    int running = 0, best[kTermVoxels];
+    for (int b = 0; b < n; ++b)
+      for (long q = call.first[v + b]; q < call.first[v + b + 1]; ++q, ++running) {
+        for (int i = 0; i < P; ++i) {
+          T x = 0;
+          if (i < call.model.parameters) {
+            x = static_cast<T>(call.start[q * call.model.parameters + i]);
+            const bool along = i == call.model.delay;
+            const T lo = static_cast<T>(along ? call.band[2 * q] : call.lo[i]);
+            const T hi = static_cast<T>(along ? call.band[2 * q + 1] : call.hi[i]);
+            if (!call.fixed[i]) x = x < lo ? lo : x > hi ? hi : x;
+          }
+          s.trial[i * s.n + running] = s.p[i * s.n + running] = x;
+          s.g[i * s.n + running] = s.slope[i * s.n + running] = 0;
+        }
+        for (int i = 0; i < kPacked<P>; ++i) s.h[i * s.n + running] = 0;
+        s.owner[running] = b;
+        s.cost[running] = static_cast<T>(__builtin_inf());
+        s.plain[running] = s.fall[running] = s.offset[running] = 0;
+        s.damping[running] = static_cast<T>(1e-3);
+        s.evaluations[running] = 0;
+        s.state[running] = kWalking;
+      }
+    walk<T, W, P>(call, problem, first, tasks, curves, tile, knots, s);
+    for (int b = 0; b < n; ++b) best[b] = -1;
+    for (int t = 0; t < tasks; ++t) {
+      int& f = best[s.owner[t]];
+      if (!curves.finite[s.owner[t]] || !(s.cost[t] - s.cost[t] == 0)) continue;
+      if (f < 0) {
+        f = t;
+      } else {
+        const int spent = s.evaluations[f] + s.evaluations[t];
+        if (s.cost[t] < s.cost[f]) f = t;
+        s.evaluations[f] = spent;
+      }
+    }
+    write_fits<T, W, P>(call, v, n, curves, best, s);
+    kety_release(s.memory);
+  }
+  kety_release(tile);
+  kety_release(knots);
+  kety_release(memory);
+  problem.close();
+}
+
+// Normal equations at given parameters, as normals.hpp.
+template <class T, int W, int P>
+void terms_normals_range(const TermsCall& call, long begin, long end) {
+  using V = Lanes<T, W>;
+  TermsProblem<T> problem(call);
+  const long frames = call.frames;
+  const int parameters = call.model.parameters, packed = parameters * (parameters + 1) / 2;
+  T* tile = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * frames * W));
+  auto* knots =
+      static_cast<V*>(kety_allocate(static_cast<long>(sizeof(V)) * knots_of<T, W>(problem)));
+  const T scale = static_cast<T>(call.curve_scale);
+  for (long v0 = begin; v0 < end; v0 += kTermVoxels) {
+    const int n = static_cast<int>(end - v0 < kTermVoxels ? end - v0 : kTermVoxels);
+    int bin[kTermVoxels], order[kTermVoxels], begins[kFastLevel + 2];
+    sort_terms<T, W, P>(
+        problem, n,
+        [&](int b, int i) { return static_cast<T>(call.points[(v0 + b) * parameters + i]); }, bin,
+        order, begins);
+    for (int level = 0; level <= kFastLevel; ++level)
+      for (int q0 = begins[level]; q0 < begins[level + 1]; q0 += W) {
+        const int stop = begins[level + 1];
+        V p[P] = {};
+        T mean[W];
+        for (int l = 0; l < W; ++l) {
+          const long v = v0 + order[q0 + l < stop ? q0 + l : q0];
+          const T* y = static_cast<const T*>(call.curves) + v * frames;
+          mean[l] = 0;
+          if (call.baseline) {
+            for (int j = 0; j < frames; ++j) mean[l] += scale * y[j];
+            mean[l] /= static_cast<T>(frames);
+          }
+          for (int j = 0; j < frames; ++j) tile[j * W + l] = scale * y[j] - mean[l];
+          for (int i = 0; i < parameters; ++i)
+            set<T, W>(p[i], l, static_cast<T>(call.points[v * parameters + i]));
+        }
+        Normal<T, W, P> now;
+        evaluate_terms_at<T, W, P>(problem, level, p, tile, knots, now);
+        for (int l = 0; l < W && q0 + l < stop; ++l) {
+          const long v = v0 + order[q0 + l];
+          const double unscale = 1 / (call.curve_scale * call.curve_scale);
+          const double factor = unscale * call.factor[v];
+          call.cost[v] = factor * get<T, W>(now.cost, l);
+          call.unweighted[v] = unscale * get<T, W>(now.unweighted, l);
+          for (int i = 0; i < parameters; ++i)
+            call.gradient[v * parameters + i] = factor * get<T, W>(now.gradient[i], l);
+          for (int i = 0; i < packed; ++i)
+            call.hessian[v * packed + i] = factor * get<T, W>(now.hessian[i], l);
+          if (call.offset) call.offset[v] = (mean[l] + get<T, W>(now.offset, l)) / call.curve_scale;
+        }
+      }
+  }
+  kety_release(tile);
+  kety_release(knots);
+  problem.close();
+}
+
+// Model values, and their slopes, at given parameters.
+template <class T, int W, int P>
+void terms_forward_range(const TermsCall& call, long begin, long end) {
+  using V = Lanes<T, W>;
+  TermsProblem<T> problem(call);
+  const int parameters = call.model.parameters;
+  auto* knots =
+      static_cast<V*>(kety_allocate(static_cast<long>(sizeof(V)) * knots_of<T, W>(problem)));
+  for (long v0 = begin; v0 < end; v0 += kTermVoxels) {
+    const int n = static_cast<int>(end - v0 < kTermVoxels ? end - v0 : kTermVoxels);
+    int bin[kTermVoxels], order[kTermVoxels], begins[kFastLevel + 2];
+    sort_terms<T, W, P>(
+        problem, n,
+        [&](int b, int i) { return static_cast<T>(call.points[(v0 + b) * parameters + i]); }, bin,
+        order, begins);
+    for (int level = 0; level <= kFastLevel; ++level)
+      for (int q0 = begins[level]; q0 < begins[level + 1]; q0 += W) {
+        const int stop = begins[level + 1];
+        V p[P] = {};
+        for (int l = 0; l < W; ++l)
+          for (int i = 0; i < parameters; ++i)
+            set<T, W>(p[i], l,
+                      static_cast<T>(
+                          call.points[(v0 + order[q0 + l < stop ? q0 + l : q0]) * parameters + i]));
+        Terms<T, W, P> terms;
+        if (level == kFastLevel)
+          place_terms<T, W, P, true>(problem, level, p, knots, terms);
+        else
+          place_terms<T, W, P, false>(problem, level, p, knots, terms);
+        for (int j = 0; j < call.frames; ++j) {
+          V slopes[P];
+          const V value = level == kFastLevel
+                              ? model_at<T, W, P, true>(problem, level, j, terms, knots, slopes)
+                              : model_at<T, W, P, false>(problem, level, j, terms, knots, slopes);
+          for (int l = 0; l < W && q0 + l < stop; ++l) {
+            const long o = (v0 + order[q0 + l]) * call.frames + j;
+            call.values[o] = static_cast<double>(get<T, W>(value, l));
+            if (call.jacobian)
+              for (int i = 0; i < parameters; ++i)
+                call.jacobian[o * parameters + i] = static_cast<double>(get<T, W>(slopes[i], l));
+          }
+        }
+      }
+  }
+  kety_release(knots);
+  problem.close();
+}
+
+}  // namespace KETY_NS
