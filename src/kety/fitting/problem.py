@@ -186,6 +186,8 @@ def make_problem(
         chosen[name] = _checked_bounds(name, pair, record)
     for p in record.parameters:
         lo, hi = chosen[p.name]
+        if p.is_delay:
+            continue
         if hi < p.least:
             raise KetyError(
                 f"{record.name} is defined for {p.name} from {p.least:g} {p.unit} on, found bounds "
