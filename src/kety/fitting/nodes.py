@@ -77,9 +77,10 @@ class NodeTable:
     band: Doubles
     bands: Doubles
 
-    def seen(self, rows: Doubles) -> Doubles:
-        """Weighted curves (n, T) without what the search does not look at."""
-        return _seen(rows, self.weighted, self.unseen)
+    def seen(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Weighted curves (n, T) without what the search does not look at, in their precision."""
+        dtype = rows.dtype
+        return _seen(rows, self.weighted.astype(dtype), self.unseen.astype(dtype))
 
 
 def rate_grid() -> Doubles:
@@ -164,9 +165,11 @@ def _unseen(problem: Problem) -> Doubles:
     return np.stack(curves, axis=1) if curves else np.zeros((len(since), 0))
 
 
-def _seen(rows: Doubles, weighted: Doubles, unseen: Doubles) -> Doubles:
+def _seen(rows: NDArray[Any], weighted: NDArray[Any], unseen: NDArray[Any]) -> NDArray[Any]:
     rows = rows * weighted
-    return rows - (rows @ unseen) @ unseen.T
+    if unseen.shape[1]:
+        rows -= (rows @ unseen) @ unseen.T
+    return rows
 
 
 def _curves(kernel: TermsKernel, curves: Curves) -> Doubles:

@@ -20,10 +20,11 @@ Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Places = NDArray[np.intp]
 
-CANDIDATES = 6
-"""Most nodes of a voxel that are tried."""
-SMALLEST_SHARE = 0.03
-"""Of a pair with one amplitude of 0, the share that it starts with: at 0 its rate has no slope."""
+CANDIDATES, CANDIDATES_ALONE = 8, 16
+"""Most nodes of a voxel that are tried: with a descent between the nodes, and without."""
+SMALLEST_SHARE, SMALLEST_VOLUME = 0.03, 1e-3
+"""Of a pair with one amplitude of 0, the share that it starts with, since at 0 its rate has no
+slope: of the curve, and after a descent of the volume."""
 FIRST_DESCENT, DESCENT = 4, 8
 """Steps of the descents from all nodes, and of those that are worth going on with."""
 FIRST_RIVAL, FIRST_UNSURE = 0.15, 2e-4
@@ -31,6 +32,9 @@ FIRST_RIVAL, FIRST_UNSURE = 0.15, 2e-4
 leaves, and to the curve's sum of squares."""
 RIVAL, UNSURE = 1e-2, 3e-5
 """The same at its end; those that pass are solved exactly. The second is the dictionary's error."""
+CLEAN, CLEAN_UNSURE = 1e-4, 5e-4
+"""What is left of a curve of almost no noise, relative to its sum of squares; and how much more a
+descent may leave to be solved exactly as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,14 +88,15 @@ def prepare_pairs(
 
     def search(curves: NDArray[Any]) -> Starts:
         with np.errstate(over="ignore", invalid="ignore"):
-            y = np.ascontiguousarray(curves, dtype=np.float64) / kernel.scale
-            usable = np.isfinite(y).all(axis=1)
+            y = np.asarray(curves, dtype=problem.dtype) * problem.dtype.type(1.0 / kernel.scale)
+            usable = np.isfinite(y.sum(axis=1))
             usable &= y.max(axis=1) > y.min(axis=1)
-            y[~usable] = 0.0
+            if not usable.all():
+                y[~usable] = 0.0
             at_first = np.maximum(y[:, 0], 0.0)
             y = nodes.seen(y)
             square = np.einsum("vt,vt->v", y, y).astype(np.float32)
-            z = y.astype(np.float32) @ project
+            z = y.astype(np.float32, copy=False) @ project
         node_a, node_b, x, second, left = _scan(kernel, options, nodes, z, square)
         there = (node_a >= 0) & usable[:, None]
         if threshold > 0:
@@ -103,7 +108,7 @@ def prepare_pairs(
         values |= {n: v[b] for n, v in nodes.values_b.items()}
         values |= {n: v[group] for n, v in nodes.shared.items()}
         amplitudes = x[voxel, which], second[voxel, which]
-        size_a, size_b = nodes.length_a[a], nodes.length_b[b]
+        size_a, size_b, share = nodes.length_a[a], nodes.length_b[b], SMALLEST_SHARE
         if nodes.descent is None:
             one, two = amplitudes[0] / size_a, amplitudes[1] / size_b
         else:
@@ -112,8 +117,9 @@ def prepare_pairs(
             one, two = ends.x.astype(np.float64), ends.y.astype(np.float64)
             values = {n: getattr(ends, n).astype(np.float64) for n in ("fast", "slow", "delay")}
             size_a, size_b = 1.0 / values["fast"], 1.0 / np.maximum(values["slow"], 1e-3)
+            share = SMALLEST_VOLUME
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            found = nodes.recipe.start(values, *_lifted(one, two, size_a, size_b))
+            found = nodes.recipe.start(values, *_lifted(one, two, size_a, size_b, share))
         found["c0"] = at_first[voxel]
         theta = np.empty((len(voxel), len(names)))
         for i, name in enumerate(names):
@@ -133,7 +139,7 @@ def _scan(
     their unit vectors, and what they leave."""
     from kety import _native
 
-    shape = (len(z), CANDIDATES)
+    shape = (len(z), CANDIDATES_ALONE if nodes.descent is None else CANDIDATES)
     a, b = np.empty(shape, np.int32), np.empty(shape, np.int32)
     x, y, left = (np.empty(shape, np.float32) for _ in range(3))
     record = nodes.scan | {"ratio": options.candidate_ratio - 1.0}
@@ -178,7 +184,10 @@ def _descend(
             options.instruction_set,
         )
         total = found.left + off[found.voxel]
-        found = found.some(_worth(found, total, unsure * square[found.voxel], rival, len(z)))
+        own = square[found.voxel]
+        # Of a curve of almost no noise the dictionary's own error decides.
+        clean = np.where(total < CLEAN * own, CLEAN_UNSURE, unsure).astype(np.float32)
+        found = found.some(_worth(found, total, clean * own, rival, len(z)))
     return found
 
 
@@ -201,7 +210,9 @@ def _worth(
     return np.asarray(near & (~same | (index == own)))
 
 
-def _lifted(x: Doubles, y: Doubles, size_x: Doubles, size_y: Doubles) -> tuple[Doubles, Doubles]:
+def _lifted(
+    x: Doubles, y: Doubles, size_x: Doubles, size_y: Doubles, share: float
+) -> tuple[Doubles, Doubles]:
     """Amplitudes with neither of them 0."""
-    least = SMALLEST_SHARE * (x * size_x + y * size_y)
+    least = share * (x * size_x + y * size_y)
     return np.maximum(x, least / size_x), np.maximum(y, least / size_y)

@@ -245,8 +245,9 @@ def program_of(model: Model, initial: bool, fixed: Collection[str] = ()) -> dict
     Its registers begin with the parameters, in their order, and then, where ``initial``, the
     concentration at the first frame. Parameters ``fixed`` are not moved.
     """
-    inner = model.inner if not set(fixed) - {"delay", "c0"} else None
-    shift = 0.0 if "delay" in fixed else 1.0
+    shifts = {p.name for p in model.parameters if p.is_delay}
+    inner = model.inner if not set(fixed) - {*shifts, "c0"} else None
+    shift = 0.0 if shifts & set(fixed) else 1.0
     names = [*model.names, *(("c0",) if initial else ())]
     recorder, symbols = _symbols(names)
     terms = model.all_terms(symbols)

@@ -18,7 +18,19 @@ from typing import Any, Final
 import numpy as np
 
 from kety.models.base import Derived, Group, Model, Parameter, Terms
-from kety.models.exchange import E_SPREAD, FP, KTRANS_SPREAD, MTT, PS, SHIFT, VE, VP, exchange_rates
+from kety.models.exchange import (
+    E_SPREAD,
+    FP,
+    KTRANS_SPREAD,
+    MTT,
+    PS,
+    SHIFT,
+    VE,
+    VP,
+    exchange_back,
+    exchange_inner,
+    exchange_rates,
+)
 from kety.models.starts import Curves, Nodes, Recipe, Search, exponentials, kernel_rows
 
 HAF = Parameter("haf", "1", "hepatic arterial fraction", "Q.PH1.999", None, (0.0, 1.0), per=None)
@@ -60,6 +72,16 @@ def _two(p: Mapping[str, Any]) -> Terms:
         _mixed(p, [(first, fast), (p["fp"] - first, slow)]),
         ((gone, fast), (1.0 - gone, slow)),
     )
+
+
+def _two_inner(p: Mapping[str, Any], shift: float) -> dict[str, Any]:
+    made = exchange_inner(p, shift)
+    return made | {"delay_portal": p["delay_portal"] + shift * made["ps"]}
+
+
+def _two_back(q: Mapping[str, Any], shift: float) -> dict[str, Any]:
+    late = q["delay_portal"] - shift * q["ps"]
+    return exchange_back(q, shift) | {"delay_portal": late}
 
 
 def _portal_delays(search: Search) -> Any:
@@ -174,6 +196,7 @@ DUAL_INPUT_TWO_COMPARTMENT = Model(
     (FP, HAF, PS, VE, VP, SHIFT, SHIFT_PORTAL),
     (ARTERIAL_FLOW, PORTAL_FLOW, KTRANS_SPREAD, E_SPREAD, MTT),
     terms=_two,
+    inner=(_two_inner, _two_back),
     starts=Recipe(_two_nodes, _two_start),
     inputs=2,
 )

@@ -102,7 +102,7 @@ def exchange_from_rates(x: Any, fast: Any, y: Any, slow: Any) -> dict[str, Any]:
     return {"fp": fp, "ps": ps, "ve": ps / back, "vp": vp}
 
 
-def _exchange_inner(p: Mapping[str, Any], shift: float) -> dict[str, Any]:
+def exchange_inner(p: Mapping[str, Any], shift: float) -> dict[str, Any]:
     """Volume and transit time of the faster term, the slower term, and when the former arrives.
 
     A fast term is hardly told from a faster and later one of the same volume: that valley, bent in
@@ -119,7 +119,7 @@ def _exchange_inner(p: Mapping[str, Any], shift: float) -> dict[str, Any]:
     }
 
 
-def _exchange_back(q: Mapping[str, Any], shift: float) -> dict[str, Any]:
+def exchange_back(q: Mapping[str, Any], shift: float) -> dict[str, Any]:
     fast = 1.0 / q["ps"]
     made = exchange_from_rates(q["fp"] * fast, fast, q["ve"], q["vp"])
     return made | {"delay": q["delay"] - shift * q["ps"]}
@@ -211,7 +211,7 @@ TWO_COMPARTMENT_EXCHANGE = Model(
     (FP, PS, VE, VP, SHIFT),
     (KTRANS_SPREAD, E_SPREAD, MTT, VB),
     terms=_exchange,
-    inner=(_exchange_inner, _exchange_back),
+    inner=(exchange_inner, exchange_back),
     starts=Recipe(_exchange_nodes, _exchange_start, exponentials=2),
 )
 TWO_COMPARTMENT_UPTAKE = Model(
