@@ -101,10 +101,12 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
                         *("–" if s is None else f"{100 * s:.1f} %" for s in shares),
                     ]
                 )
-    counted = [case["right"] for case in cases if case["apart"]]
-    # Every case counts alike, whatever the share of its voxels that can be told.
-    totals = {s: float(np.mean([right[s] for right in counted])) for s in CRITERIA}
-    rows.append(["all", "", "mean", "", *(f"{100 * totals[s]:.1f} %" for s in CRITERIA)])
+    counted = [case for case in cases if case["apart"]]
+    total = sum(case["apart"] for case in counted)
+    totals = {s: sum(c["apart"] * c["right"][s] for c in counted) / total for s in CRITERIA}
+    rows.append(
+        ["all", "", "all voxels that differ", "", *(f"{100 * totals[s]:.1f} %" for s in CRITERIA)]
+    )
     table = Table(
         f"Right model among {', '.join(MODELS)}, where they differ by more than the noise",
         ["frames", "peak / noise", "true model", "voxels that differ", *CRITERIA],

@@ -42,7 +42,9 @@ def parameters(rng: np.random.Generator, count: int, model: str) -> dict[str, Fl
     """Uniform over these ranges; over the lower half of its bounds for a name that is not there."""
     chosen = {}
     for p in MODELS[model].parameters:
-        lo, hi = (RANGES | PER_BLOOD | EXCHANGE).get(p.name, (p.bounds[0], 0.5 * (p.bounds[0] + p.bounds[1])))
+        lo, hi = (RANGES | PER_BLOOD | EXCHANGE).get(
+            p.name, (p.bounds[0], 0.5 * (p.bounds[0] + p.bounds[1]))
+        )
         chosen[p.name] = rng.uniform(lo, hi, count)
     return chosen
 

@@ -110,7 +110,7 @@ def profile(
 
     Notes
     -----
-    About 1 to 2 ms for each voxel and quantity.
+    About 0.5 ms for each voxel and quantity of a model of one rate, 2 ms of exchange models.
     """
     from kety.api import fit
 

@@ -21,8 +21,8 @@ from kety.fitting.sensitivity import ExactModel
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-ITERATIONS: Final = 60
-FALL: Final = 1e-10
+ITERATIONS: Final = 40
+FALL: Final = 1e-7
 """Relative fall of the cost below which a voxel is done."""
 HEAVY: Final = 1e6
 

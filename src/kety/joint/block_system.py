@@ -174,9 +174,10 @@ class _Level:
             return None
         self.group = group
         self._members = csr_array((np.ones(count), (group, np.arange(count))), (groups, count))
-        edges = (self._members @ self.edges @ self._members.T).tocsr()
-        edges.setdiag(0.0)
-        edges.eliminate_zeros()
+        every = (self._members @ self.edges @ self._members.T).tocoo()
+        row, column = every.coords
+        apart = row != column
+        edges = csr_array((every.data[apart], (row[apart], column[apart])), (groups, groups))
         share = np.asarray(self._members.sum(axis=1)).ravel()
         metric = self.gathered(self.metric) / share[:, None, None]
         return _Level(edges, metric, 2.0 * self.half)
@@ -204,13 +205,13 @@ class _Level:
         a = a.reshape(count * size, count * size)
         d = np.sqrt(np.where(out | (a.diagonal() <= 0.0), 1.0, a.diagonal()))
         a = np.where(out[:, None] | out, 0.0, a / (d[:, None] * d))
-        inverse: Doubles = np.linalg.pinv(a, rcond=WEAK_PIVOT, hermitian=True)
-        return inverse / (d[:, None] * d)
+        inverse = np.linalg.pinv(a, rcond=WEAK_PIVOT, hermitian=True)
+        return np.asarray(inverse / (d[:, None] * d))
 
 
 def _times(matrices: Doubles, x: Doubles) -> Doubles:
     """Products of matrices (n, P, P) with vectors (n, P)."""
-    return np.einsum("nij,nj->ni", matrices, x)
+    return np.asarray(np.einsum("nij,nj->ni", matrices, x))
 
 
 def grouped(edges: Any) -> NDArray[np.intp]:

@@ -209,14 +209,21 @@ def weighted_normals(normals: Normals, factor: Doubles) -> Normals:
     )
 
 
+def exact_curves(problem: Problem, parameters: Doubles) -> Doubles:
+    """Curves (V, T) of the exact model, in double precision."""
+    if problem.by_terms:
+        return problem_curves(replace(problem, dtype=np.dtype(np.float64)), parameters)
+    return kernel_curves(problem.aif, problem.times, parameters, threads=problem.threads)[0]
+
+
 def predicted(problem: Problem, frames: NDArray[np.intp], parameters: Doubles) -> Doubles:
     """The model's curves (V, n) at some of the frames."""
     if problem.by_terms:  # what the tissue holds at first is told from the first frame on
         return problem_curves(problem, parameters)[:, frames]
     times = problem.times[frames]
-    return kernel_curves(
-        problem.aif, times, parameters, dtype="float32", threads=problem.threads
-    )[0]
+    return kernel_curves(problem.aif, times, parameters, dtype="float32", threads=problem.threads)[
+        0
+    ]
 
 
 def unpack(packed: Doubles) -> Doubles:

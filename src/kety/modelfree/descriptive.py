@@ -193,8 +193,8 @@ def _plan(
         linear["washout_slope"] = SECONDS_PER_MINUTE * slope
     else:
         warnings.warn(
-            f"{chosen.size} frames from {late:g} s on tell no washout, at least {_FEWEST_LATE} "
-            "are needed; give an earlier late",
+            f"too few frames from {late:g} s on to tell the washout: {chosen.size}, at least "
+            f"{_FEWEST_LATE} are needed; give an earlier late",
             stacklevel=3,
         )
     slopes, means, starts = lines(t, window)

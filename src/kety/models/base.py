@@ -50,8 +50,10 @@ def unit_factor(unit: str) -> float:
     if unit in UNIT_FACTORS:
         return UNIT_FACTORS[unit]
     parts = unit.split("/") if isinstance(unit, str) else ["h"]
-    if parts[0] == "min" or {"h", "ms", "hour", "day", "d"} & set(parts) or "min" in parts[1:-1]:
-        raise KetyError(f"the unit {unit!r} is not known; give times in s and rates per s or min")
+    if parts[0] == "min" or {"h", "ms", "hour", "day", "100mL"} & set(parts) or "min" in parts[1:-1]:
+        raise KetyError(
+            f"the unit {unit!r} is not known; give times in s, rates per s or min, and fractions"
+        )
     return 1.0 / SECONDS_PER_MINUTE if parts[-1] == "min" else 1.0
 
 
