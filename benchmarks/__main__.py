@@ -16,6 +16,7 @@ BENCHMARKS = (
     "coverage",
     "identifiability",
     "choice",
+    "exchange",
     "speed",
     "whole_brain",
     "interpolation",

@@ -12,7 +12,7 @@ from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
 
 from kety import InputFunction
-from naive import NODES, WEIGHTS, convolution, input_value
+from naive import NODES, WEIGHTS, input_value
 
 Floats = NDArray[np.float64]
 
@@ -107,26 +107,43 @@ def integrated(
     return found
 
 
-def _plug_flow(aif: InputFunction, x: Floats, p: Mapping[str, float]) -> Floats:
-    """fp c * R with R = 1 up to T, E exp(-E fp (t - T) / ve) from there on, by Gauss-Legendre."""
-    transit = p["vp"] / p["fp"]
-    e = -np.expm1(-p["ps"] / p["fp"])
+def convolution(aif: InputFunction, x: Floats, rate: float) -> Floats:
+    """Integral of c(u) exp(-rate (x - u)) over u < x, by Gauss-Legendre panels.
 
-    def residue(age: Floats) -> Floats:
-        later = np.maximum(age - transit, 0.0)
-        return np.where(age < transit, 1.0, e * np.exp(-e * p["fp"] / p["ve"] * later))
-
+    What came so long ago that it has decayed to 1e-20 is left out.
+    """
     found = np.zeros(len(x))
     for i, end in enumerate(x):
+        begin = max(aif.times[0], end - 46.0 / max(rate, 1e-9))
         if end <= aif.times[0]:
             continue
-        edges = np.append(aif.times[aif.times < end], end)
-        if aif.times[0] < end - transit:
-            edges = np.sort(np.append(edges, end - transit))
+        inside = aif.times[(aif.times > begin) & (aif.times < end)]
+        even = np.linspace(begin, end, 2 + int(rate * (end - begin)))
+        edges = np.unique(np.concatenate([even, inside]))
         half = 0.5 * np.diff(edges)[:, None]
         u = 0.5 * (edges[1:] + edges[:-1])[:, None] + half * NODES
-        found[i] = p["fp"] * np.sum(half * WEIGHTS * input_value(aif, u) * residue(end - u))
+        value = input_value(aif, u.ravel()).reshape(u.shape)
+        found[i] = np.sum(half * WEIGHTS * value * np.exp(-rate * (end - u)))
     return found
+
+
+def _plug_flow(aif: InputFunction, x: Floats, p: Mapping[str, float]) -> Floats:
+    """fp c * R with R = 1 up to T, E exp(-E fp (t - T) / ve) from there on."""
+    transit = p["vp"] / p["fp"]
+    e = -np.expm1(-p["ps"] / p["fp"])
+    late = convolution(aif, x - transit, e * p["fp"] / p["ve"])
+    found = np.zeros(len(x))
+    for i, end in enumerate(x):
+        begin = max(aif.times[0], end - transit)
+        if end <= aif.times[0]:
+            continue
+        inside = aif.times[(aif.times > begin) & (aif.times < end)]
+        edges = np.concatenate([[begin], inside, [end]])
+        half = 0.5 * np.diff(edges)[:, None]
+        u = 0.5 * (edges[1:] + edges[:-1])[:, None] + half * NODES
+        value = input_value(aif, u.ravel()).reshape(u.shape)
+        found[i] = np.sum(half * WEIGHTS * value)
+    return np.asarray(p["fp"] * (found + e * late))
 
 
 def _left(model: str, since: Floats, p: Mapping[str, float]) -> Floats:

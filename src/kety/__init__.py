@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kety.inputs import ArterialInput, InputFunction, find_artery, population_input
     from kety.joint.options import Joint
     from kety.modelfree import deconvolve, semiquantitative
-    from kety.models import MODELS
+    from kety.models import MODELS, Derived, OdeModel, Parameter
     from kety.planning import Ranges, cramer_rao, expected_errors
     from kety.profiles import profile
     from kety.propagation import propagate
@@ -55,6 +55,9 @@ _HOME = {
     "find_artery": "kety.inputs",
     "population_input": "kety.inputs",
     "MODELS": "kety.models",
+    "Derived": "kety.models",
+    "OdeModel": "kety.models",
+    "Parameter": "kety.models",
     "deconvolve": "kety.modelfree",
     "semiquantitative": "kety.modelfree",
     "Ranges": "kety.planning",
@@ -71,6 +74,7 @@ __all__ = [
     "OPTIMIZERS",
     "SQP",
     "ArterialInput",
+    "Derived",
     "DifferentialEvolution",
     "Discretization",
     "InputFunction",
@@ -78,6 +82,8 @@ __all__ = [
     "KetyError",
     "MissingDependencyError",
     "NelderMead",
+    "OdeModel",
+    "Parameter",
     "PatternSearch",
     "Ranges",
     "Series",

@@ -23,6 +23,7 @@ from kety.fitting.problem import Problem, make_problem
 from kety.fitting.solve import prepare
 from kety.joint.maps import attributes as joint_attributes
 from kety.joint.options import Joint, get_joint
+from kety.models import Model
 from kety.progress import Progress, reporter, teller
 from kety.voxels import voxels_of
 
@@ -41,7 +42,7 @@ def fit(
     curves: ArrayLike,
     times: ArrayLike,
     aif: InputFunction,
-    model: str | Sequence[str] = "extended_tofts",
+    model: str | Model | Sequence[str | Model] = "extended_tofts",
     *,
     select: str | None = None,
     delay: bool | float | str = True,
@@ -72,9 +73,9 @@ def fit(
         Frame times, s, strictly increasing, on any grid.
     aif : InputFunction
         Arterial input; it must cover the frames.
-    model : str, or sequence of str
-        Name in `kety.MODELS`, such as ``"tofts"``, ``"extended_tofts"`` or ``"patlak"``; or
-        several of them, between which ``select`` chooses in every voxel.
+    model : str or Model, or sequence of these
+        Name in `kety.MODELS`, such as ``"tofts"``, ``"extended_tofts"`` or ``"patlak"``, or a model
+        of one's own (`kety.OdeModel`); or several of them, between which ``select`` chooses in every voxel.
     select : {"aicc", "bic", "aic"}, optional
         How to choose between several models: by Akaike's information criterion, corrected for few
         frames (``"aicc"``, the one to take where in doubt) or not, or by the Bayesian one. Only
@@ -313,7 +314,7 @@ def _chosen_between(
     curves: ArrayLike,
     times: ArrayLike,
     aif: InputFunction,
-    models: str | Sequence[str],
+    models: str | Model | Sequence[str | Model],
     select: str | None,
     *,
     joint: str | Joint | None,
@@ -322,9 +323,10 @@ def _chosen_between(
     """The fit of several models."""
     from kety.selection import fit_several
 
-    if isinstance(models, str):
+    if isinstance(models, str | Model):
+        alone = models if isinstance(models, str) else models.name
         raise KetyError(
-            f"select={select!r} chooses between models, found {models!r} alone; give several "
+            f"select={select!r} chooses between models, found {alone!r} alone; give several "
             "models, or leave select out"
         )
     if joint is not None:

@@ -17,8 +17,9 @@ from kety.errors import KetyError
 from kety.fitting.forward import check_coverage, checked_times, simulate_curves
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.status import Status
-from kety.fitting.terms import given_problem, terms_curves, terms_kernel
-from kety.models import Derived, Parameter, get_model
+from kety.fitting.solve import problem_slopes
+from kety.fitting.terms import given_problem
+from kety.models import Derived, Model, Parameter, get_model
 from kety.signal import baseline_frames
 from kety.tissues import PUBLISHED, TISSUES, Ranges, checked_tissues, drawn
 
@@ -204,7 +205,7 @@ def cramer_rao(
     times: ArrayLike,
     noise: float,
     aif: InputFunction,
-    model: str = "extended_tofts",
+    model: str | Model = "extended_tofts",
     *,
     fixed: Collection[str] = (),
     baseline: bool = False,

@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 
 Doubles = NDArray[np.float64]
 
-SAMPLES: Final = 2048
+SAMPLES: Final = 1024
 """Curves of the table, at Halton's points between the bounds."""
-STARTS, FINALISTS: Final = 5, 2
+STARTS: Final = 5
+FINALISTS: Final = 2
 """Points of the table that each voxel starts from, and how many of these are followed to the end."""
 TRIES: Final = 6
 """Evaluations after which that is decided."""
 APART: Final = 0.1
 """Starts of a voxel differ in some parameter by this part of its range."""
-WIDE, CROWDING: Final = 100.0, 4
+WIDE: Final = 100.0
+CROWDING: Final = 4
 """Between bounds of this ratio the points crowd towards the lower one, by this power."""
 VOXELS: Final = 512
 """Voxels that are solved together."""
@@ -204,9 +206,7 @@ def _bands(problem: Problem) -> Doubles | None:
     return np.unique(bands, axis=0)
 
 
-def _search(
-    problem: Problem, fitting: Fitting, table: _Table, curves: Doubles, most: int
-) -> Walks:
+def _search(problem: Problem, fitting: Fitting, table: _Table, curves: Doubles, most: int) -> Walks:
     """The best minimum of each curve, from several points of the table."""
     starts, owner = _starting_points(problem, fitting, table, curves)
     low, high = _limits(problem, starts)
@@ -224,7 +224,39 @@ def _search(
         walks.put(going, further)
     best = walks.some(_best(walks.cost, owner, len(curves), 1))
     best.evaluations = spent
+    for side in (-1, 1):
+        _look_across(problem, fitting, curves, best, side, most)
     return best
+
+
+def _look_across(
+    problem: Problem, fitting: Fitting, curves: Doubles, best: Walks, side: int, most: int
+) -> None:
+    """Continue beyond the input's jumps, earlier (-1) or later (1), as long as minima get better.
+
+    Where an input starts above 0 the model jumps whenever it reaches a frame, and each stretch of
+    delays between two frames has a minimum of its own.
+    """
+    bands = _bands(problem)
+    if bands is None or len(bands) < 2:
+        return
+    place = problem.slot("delay")
+    going = np.arange(len(curves))
+    while going.size:
+        here = bands_of(bands, best.p[going, place])
+        band = np.searchsorted(bands[:, 0], here[:, 0]) + side
+        inside = (band >= 0) & (band < len(bands)) & np.isfinite(best.cost[going])
+        going, band = going[inside], band[inside]
+        start = best.p[going].copy()
+        start[:, place] = bands[band, 1] if side < 0 else bands[band, 0]
+        lo, hi = (np.tile(b, (len(going), 1)) for b in problem.kernel_bounds())
+        lo[:, place], hi[:, place] = bands[band].T
+        found = descend(fitting, curves[going], start, lo, hi, most)
+        better = found.cost < best.cost[going]
+        found.evaluations = found.evaluations + best.evaluations[going]
+        best.evaluations[going] = found.evaluations
+        best.put(going[better], found.some(better))
+        going = going[better]
 
 
 def _best(cost: Doubles, owner: NDArray[np.intp], count: int, most: int) -> NDArray[np.intp]:

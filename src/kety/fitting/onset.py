@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kety.errors import KetyError
 from kety.fitting.engine import KernelFit, Solve, no_fit, place
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def prepare_by_onset(problem: Problem, solver: Callable[[Problem], Solve]) -> So
     """A solver that fixes each voxel's delay at its onset and leaves the rest to `solver`."""
     from kety.signal import onset_delay
 
+    if "delay" not in problem.bounds:
+        raise KetyError(f"{problem.model.name} has no parameter delay to be set from the onset")
     lo, hi = problem.bounds["delay"]
     solvers: dict[float, Solve] = {}
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kety.fitting.ode import ode_curves
 from kety.fitting.problem import Problem
 from kety.fitting.terms import terms_curves, terms_kernel
 
@@ -30,15 +31,20 @@ class ExactModel:
         self.names = tuple(p.name for p in problem.parameters)
         self.lower, self.upper = np.array([problem.bounds[n] for n in self.names]).T
         by_terms = replace(problem, as_terms=True)
-        self._kernel = terms_kernel(by_terms)
-        self._factors = np.array([by_terms.factor(p) for p in problem.parameters])
+        self._kernel = None if problem.by_ode else terms_kernel(by_terms)
+        self._factors = np.array([problem.factor(p) for p in problem.parameters])
 
     def curves(self, values: Floats) -> Floats:
         """Curves (V, T) at parameters (V, P) between the bounds."""
-        return terms_curves(self._kernel, values * self._factors)[0]
+        return self._evaluate(values * self._factors, False)[0]
 
     def curves_and_slopes(self, values: Floats) -> tuple[Floats, Floats]:
         """The same, and their derivatives (V, T, P); 0 for parameters that are fixed."""
-        curves, slopes = terms_curves(self._kernel, values * self._factors, jacobian=True)
+        curves, slopes = self._evaluate(values * self._factors, True)
         assert slopes is not None
         return curves, slopes * np.where(self.upper > self.lower, self._factors, 0.0)
+
+    def _evaluate(self, theta: Floats, jacobian: bool) -> tuple[Floats, Floats | None]:
+        if self._kernel is None:
+            return ode_curves(self.problem, theta, jacobian)
+        return terms_curves(self._kernel, theta, jacobian=jacobian)

@@ -26,8 +26,10 @@ RELAX = 0.65
 """Of a smoothing step: the blocks alone would overshoot on the edges."""
 GROUP = 10
 """Most voxels of a group."""
-COARSEST = 400
+COARSEST = 300
 """Unknowns at which a level is solved outright."""
+SMALLEST = 1e-9
+"""What is added to its unit diagonal there."""
 
 
 class BlockSystem:
@@ -133,14 +135,14 @@ class _Level:
         self.unknowns = count * size
         self.group: NDArray[np.intp] = np.empty(0, np.intp)
         self._members: Any = None
-        self._factor: Any = None
+        self._inverse: Doubles | None = None
 
     def set_blocks(self, block: Doubles, free: NDArray[np.bool_]) -> None:
         """Data blocks (n, P, P) and free parameters (n, P)."""
         self.free = free
         self.own = block + self.pulled
         self.inverse = inverses(self.own, free)
-        self._factor = None
+        self._inverse = None
 
     def pull(self, x: Doubles) -> Doubles:
         """L x."""
@@ -189,24 +191,25 @@ class _Level:
         return out
 
     def solved(self, b: Doubles) -> Doubles:
-        """A^-1 b outright, for the coarsest level; undetermined directions stay 0."""
-        if self._factor is None:
-            self._factor = self._pseudo_inverse()
-        x: Doubles = (self._factor @ b.ravel()).reshape(b.shape)
+        """A^-1 b outright, for the coarsest level."""
+        if self._inverse is None:
+            self._inverse = self._dense_inverse()
+        x: Doubles = (self._inverse @ b.ravel()).reshape(b.shape)
         return x
 
-    def _pseudo_inverse(self) -> Doubles:
+    def _dense_inverse(self) -> Doubles:
         count, size = self.free.shape
         w = self.half * self.edges.toarray()
         pair = w[:, :, None, None] * (self.metric[:, None] + self.metric[None])
         a = -pair.transpose(0, 2, 1, 3)
         a[range(count), :, range(count), :] += self.own
-        out = ~self.free.ravel()
         a = a.reshape(count * size, count * size)
-        d = np.sqrt(np.where(out | (a.diagonal() <= 0.0), 1.0, a.diagonal()))
-        a = np.where(out[:, None] | out, 0.0, a / (d[:, None] * d))
-        inverse = np.linalg.pinv(a, rcond=WEAK_PIVOT, hermitian=True)
-        return np.asarray(inverse / (d[:, None] * d))
+        used = self.free.ravel() & (a.diagonal() > 0.0)
+        scale = np.where(used, 1.0 / np.sqrt(np.where(used, a.diagonal(), 1.0)), 0.0)
+        a *= scale[:, None] * scale
+        a[range(len(a)), range(len(a))] = 1.0 + SMALLEST  # nothing is undetermined then
+        inverse = np.linalg.inv(a) * (scale[:, None] * scale)
+        return np.asarray(0.5 * (inverse + inverse.T))
 
 
 def _times(matrices: Doubles, x: Doubles) -> Doubles:

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.fitting.forward import as_numbers
 from kety.fitting.problem import Problem
-from kety.joint.normals import exact_curves, values_and_slopes
+from kety.fitting.solve import problem_slopes
+from kety.joint.normals import exact_curves
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -115,7 +116,7 @@ def residuals(
     of every voxel is eliminated from them.
     """
     values, slopes = (
-        values_and_slopes(problem, theta) if jacobian else (exact_curves(problem, theta), None)
+        problem_slopes(problem, theta) if jacobian else (exact_curves(problem, theta), None)
     )
     weights = np.ones(len(problem.times)) if problem.weights is None else problem.weights
     root, share = np.sqrt(weights), weights / weights.sum()

@@ -255,7 +255,9 @@ def _folds(
 ) -> list[_Fold]:
     frames = len(problem.times)
     used = np.arange(frames) if problem.weights is None else np.flatnonzero(problem.weights > 0)
-    if problem.initial:  # what the tissue holds at first is told from the first frame on
+    if (
+        problem.initial or problem.by_ode
+    ):  # what the tissue holds at first is told from the first frame on
         used = used[used > 0]
     fewest = len(used) - -(-len(used) // joint.folds)
     if fewest < problem.free_count + problem.baseline + 2:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from kety.fitting.engine import kernel_input
 from kety.fitting.forward import kernel_curves
 from kety.fitting.problem import power_of_two
-from kety.fitting.solve import problem_curves
-from kety.fitting.terms import TermsKernel, terms_curves, terms_kernel
+from kety.fitting.solve import problem_curves, problem_slopes
+from kety.fitting.terms import TermsKernel, terms_kernel
 
 if TYPE_CHECKING:
     from kety.fitting.problem import Problem
@@ -65,14 +65,14 @@ class Voxels:
 
     ``curves`` (V, T), finite, in the unit of the input; ``scale``: the input's, by which costs are
     divided twice inside the kernel; ``kernel``: a model of one exponential's pieces, or all that
-    one of several needs. Parameters are the solver's quantities.
+    one of several needs; None of a model without one. Parameters are the solver's quantities.
     """
 
     problem: Problem
     curves: NDArray[Any]
     scale: float
     weights: Doubles | None
-    kernel: list[dict[str, Any]] | TermsKernel
+    kernel: list[dict[str, Any]] | TermsKernel | None
 
     def __len__(self) -> int:
         return len(self.curves)
@@ -95,6 +95,8 @@ class Voxels:
         """
         from kety import _native
 
+        if self.kernel is None:
+            return plain_normals(self.problem, self.curves, parameters, precision)
         count, problem, size = len(self), self.problem, self.problem.size
         out = Normals(
             np.empty(count),
@@ -145,6 +147,10 @@ def make_voxels(problem: Problem, curves: NDArray[Any]) -> Voxels:
     Parameters of models of several terms depend on each other so much that their normal equations
     are formed in double precision, whatever the problem's.
     """
+    if problem.by_ode:
+        weights = None if problem.weights is None else plain_weights(problem)
+        data = np.ascontiguousarray(curves, dtype=np.float64)
+        return Voxels(problem, data, problem.scale, weights, None)
     if problem.by_terms:
         kernel = terms_kernel(problem)
         data = np.ascontiguousarray(curves, dtype=np.float64)
@@ -154,26 +160,21 @@ def make_voxels(problem: Problem, curves: NDArray[Any]) -> Voxels:
     return Voxels(problem, data, scale, weights, levels)
 
 
-def values_and_slopes(problem: Problem, parameters: Doubles) -> tuple[Doubles, Doubles]:
-    """Curves (V, T) of the exact model and their slopes (V, T, P) in the solver's quantities."""
-    if problem.by_terms:
-        values, slopes = terms_curves(terms_kernel(problem), parameters, jacobian=True)
-    else:
-        values, slopes = kernel_curves(problem.aif, problem.times, parameters, jacobian=True)
-    assert slopes is not None
-    return values, slopes
+def plain_weights(problem: Problem) -> Doubles:
+    """Weights (T,) of the frames divided by a power of two, as in `kernel_input`."""
+    if problem.weights is None:
+        return np.ones(len(problem.times))
+    return problem.weights / power_of_two(float(problem.weights.max()))
 
 
 def plain_normals(
     problem: Problem, curves: NDArray[Any], parameters: Doubles, precision: Doubles | None = None
 ) -> Normals:
     """`Voxels.normals` by curves and slopes, for any model; arguments and results as there."""
-    weights = np.ones(len(problem.times))
-    if problem.weights is not None:
-        weights = problem.weights / power_of_two(float(problem.weights.max()))
+    weights = plain_weights(problem)
     parts = []
     for first in range(0, max(len(curves), 1), BLOCK):
-        values, slopes = values_and_slopes(problem, parameters[first : first + BLOCK])
+        values, slopes = problem_slopes(problem, parameters[first : first + BLOCK])
         r = values - curves[first : first + BLOCK]
         offset = np.zeros(len(r))
         if problem.baseline:

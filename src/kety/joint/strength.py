@@ -18,6 +18,8 @@ Doubles = NDArray[np.float64]
 QUICK, SINGLE = Tolerances(fall=1e-2, linear=3e-2, steps=8), Tolerances()
 DOUBLE = Tolerances(fall=1e-7, linear=1e-4, steps=60, rounds=4)
 """Stops for trials, and for curves in single and in double precision."""
+SEVERAL = Tolerances(steps=100)
+"""Of models of several terms, whose valleys are bent: the last steps down there say nothing."""
 
 
 def at_strength(
@@ -37,7 +39,10 @@ def at_strength(
         return _fixed(setup, pooled(setup))
     penalty = setup.penalty(strength)
     if tolerances is None:
-        tolerances = SINGLE if setup.voxels.problem.dtype == np.float32 else DOUBLE
+        problem = setup.voxels.problem
+        tolerances = SINGLE if problem.dtype == np.float32 else DOUBLE
+        if problem.by_terms:
+            tolerances = SEVERAL
     unit = float(np.median(setup.precision * setup.noise))  # 1 where the penalty is scaled
     tolerances = replace(tolerances, unit=unit)
     starts = [setup.guide if start is None else start, setup.voxelwise]

@@ -113,6 +113,13 @@ def larger(x: Any, y: Any) -> Any:
         if isinstance(one, Symbol):
             a, b = one.recorder.symbol(x), one.recorder.symbol(y)
             return one.recorder.note("maximum", a.register, b.register)
+    if isinstance(x, Dual):
+        y = y if isinstance(y, Dual) else Dual(y, (0.0,) * len(x.slopes))
+        first = x.value >= y.value
+        pairs = zip(x.slopes, y.slopes, strict=True)
+        return Dual(np.maximum(x.value, y.value), tuple(np.where(first, s, t) for s, t in pairs))
+    if isinstance(y, Dual):
+        return larger(y, x)
     return np.maximum(x, y)
 
 
