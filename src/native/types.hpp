@@ -9,6 +9,10 @@ enum StatusCode : unsigned char {  // kety.fitting.status.Status
   kNotEnhancing = 4,
   kNotFinite = 5,
   kNotIdentifiable = 6,
+  // Inside the core and its caller only: as kNotIdentifiable, but by the size of an error instead
+  // of
+  // by cancellation, so that more precision would not change it.
+  kTooWide = 7,
 };
 
 // Pieces are cut once for each level; a voxel uses the coarsest whose limit its rates respect.
