@@ -10,10 +10,10 @@ import numpy as np
 
 import kety
 from benchmarks.common import Table, run
-from benchmarks.tissue import SCHEMES, artery, truths
+from benchmarks.tissue import SCHEMES, artery, inputs, truths
 from kety.studies.optimization.data import Array
 
-VOXELS = 20_000
+VOXELS = 4000
 PEAK_TO_NOISE = (10.0, 20.0, 40.0)
 
 
@@ -21,7 +21,7 @@ def derived(model: str, truth: dict[str, Array], hematocrit: float) -> dict[str,
     """True parameters and derived quantities."""
     out = dict(truth)
     for d in kety.MODELS[model].derived:
-        out[d.name] = np.asarray(d.value(*(out[n] for n in d.of), hematocrit))
+        out[d.name] = np.asarray(d.evaluate([out[n] for n in d.of], hematocrit)[0])
     return out
 
 
@@ -30,10 +30,11 @@ def one_model(scheme: str, model: str, ratio: float, voxels: int, seed: int) -> 
     times = SCHEMES[scheme]
     aif = artery(times)
     drawn = truths(model, voxels, seed)
-    clean = kety.simulate_curves(drawn, times, aif, model)
+    second = inputs(model, times)
+    clean = kety.simulate_curves(drawn, times, aif, model, **second)
     noise = clean.max(axis=1, keepdims=True) / ratio
     curves = clean + noise * np.random.default_rng([seed, 1]).standard_normal(clean.shape)
-    maps = kety.fit(curves, times, aif, model, mask=np.ones(voxels, bool))
+    maps = kety.fit(curves, times, aif, model, mask=np.ones(voxels, bool), **second)
     status = maps.status.values
     good = status == kety.Status.CONVERGED
     coverage, known_share = {}, {}

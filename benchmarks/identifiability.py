@@ -39,8 +39,11 @@ CASES = (
     Case("no blood and no exchange", "extended_tofts", "delay", {"ktrans": 0.0, "vb": 0.0}, LONG),
     Case("no blood and no exchange", "patlak", "delay", {"ktrans": 0.0, "vb": 0.0}, LONG),
     Case("slow uptake only", "patlak", "delay", {"ktrans": 0.02, "vb": 0.0}, LONG),
+    Case("no permeability", "2cxm", "ve", {"ps": 0.0}, LONG),
+    Case("passage faster than a frame", "2cxm", "fp", {"fp": 400.0, "vp": 0.05}, LONG),
+    Case("passage faster than a frame", "2cum", "fp", {"fp": 400.0, "vp": 0.05}, LONG),
 )
-"""Of the models at hand; add those of others here."""
+"""Add those of other models here."""
 
 
 def one_case(case: Case, voxels: int, profiled: int, seed: int) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,10 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "ps": (0.02, 0.3),
     "ve": (0.1, 0.5),
     "vp": (0.03, 0.15),
+    "haf": (0.1, 0.6),
+    "vd": (0.15, 0.5),
     "delay": (1.0, 7.0),
+    "delay_portal": (0.0, 4.0),
 }
 SCHEMES: Mapping[str, Array] = {
     "37 frames in 209 s": np.asarray(protocol("brain")),
@@ -43,3 +48,14 @@ def truths(model: str, count: int, seed: int) -> dict[str, Array]:
 def artery(times: Array) -> kety.InputFunction:
     """Parker's input, sampled every second, beyond the reach of the default bounds."""
     return parker_input(1.0, times[-1] + 5.0, peak=PEAK)
+
+
+def inputs(model: str, times: Array) -> dict[str, Any]:
+    """The portal input of a model that has two, as an argument of `kety.fit`."""
+    if kety.MODELS[model].inputs == 1:
+        return {}
+    aif = artery(times)
+    # The artery's curve after the gut: 8 s later and spread by 8 s.
+    passed = np.exp(-np.arange(80.0) / 8.0)
+    spread = np.convolve(aif(aif.times - 8.0), passed / passed.sum())[: aif.times.size]
+    return {"portal": replace(aif, concentration=spread)}

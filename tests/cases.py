@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import xarray
 from numpy.typing import NDArray
@@ -21,13 +24,27 @@ PEAK = 300.0  # HU in the artery, about 50 times the noise
 # The ranges of the same paper; 1/min, fractions, s.
 RANGES = {"ktrans": (0.02, 1.0), "kep": (0.1, 3.0), "vb": (0.01, 0.2), "delay": (0.0, 10.0)}
 PER_BLOOD = {"k1": (0.03, 1.7), "k2": (0.1, 3.0)}  # the same tissues
+# Tissues whose transit times lie between the frames' distance and the series' length.
+EXCHANGE = {
+    "fp": (20.0, 100.0),
+    "ps": (0.05, 0.5),
+    "ve": (0.1, 0.4),
+    "vp": (0.03, 0.15),
+    "haf": (0.15, 0.7),
+    "vd": (0.1, 0.5),
+    "delay_portal": (0.0, 8.0),
+}
+ONE_TERM = [name for name, model in MODELS.items() if model.terms is None]
+"""Models that joint estimation, discretizations and direct searches serve."""
 
 
 def parameters(rng: np.random.Generator, count: int, model: str) -> dict[str, Floats]:
     """Uniform over these ranges; over the lower half of its bounds for a name that is not there."""
     chosen = {}
     for p in MODELS[model].parameters:
-        lo, hi = (RANGES | PER_BLOOD).get(p.name, (p.bounds[0], 0.5 * (p.bounds[0] + p.bounds[1])))
+        lo, hi = (RANGES | PER_BLOOD | EXCHANGE).get(
+            p.name, (p.bounds[0], 0.5 * (p.bounds[0] + p.bounds[1]))
+        )
         chosen[p.name] = rng.uniform(lo, hi, count)
     return chosen
 
@@ -38,6 +55,20 @@ def artery(name: str, end: float, *, onset: float = 3.0, **options: object) -> I
     values = POPULATION[name].function(times, delay=onset)
     options.setdefault("site", POPULATION[name].site)
     return InputFunction(times, values * (PEAK / values.max()), **options)  # type: ignore[arg-type]
+
+
+def options_of(model: str, aif: InputFunction) -> dict[str, Any]:
+    """What a model needs beside the artery: of one with two inputs a portal vein.
+
+    It is the artery's curve 6 s later, spread by 8 s.
+    """
+    if MODELS[model].inputs == 1:
+        return {}
+    ages = np.arange(0.0, 80.0, 0.5)
+    spread = np.exp(-ages / 8.0)
+    earlier = aif.times[:, None] - 6.0 - ages
+    passed = np.where(earlier >= aif.times[0], aif(earlier.ravel()).reshape(earlier.shape), 0.0)
+    return {"portal": replace(aif, concentration=passed @ (spread / spread.sum()))}
 
 
 def study(
@@ -51,7 +82,7 @@ def study(
 ) -> tuple[Floats, dict[str, Floats]]:
     """Curves (count, T) with noise, and their parameters."""
     truth = parameters(rng, count, model)
-    clean = simulate_curves(truth, times, aif, model)
+    clean = simulate_curves(truth, times, aif, model, **options_of(model, aif))
     return clean + rng.normal(0.0, noise, clean.shape) if noise else clean, truth
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import kety
-from cases import NOISE, RANGES, TWO_PHASE, artery, assert_same, parameters, study
+from cases import NOISE, ONE_TERM, RANGES, TWO_PHASE, artery, assert_same, parameters, study
 from kety import DifferentialEvolution, Discretization, InputFunction, KetyError, NelderMead, Status
 
 Floats = NDArray[np.float64]
@@ -130,7 +130,7 @@ def test_bounds_are_honoured_and_fixed_parameters_stay(
         assert set(np.unique(maps.status)) <= {Status.CONVERGED, Status.AT_BOUND}
 
 
-@pytest.mark.parametrize("model", list(kety.MODELS))
+@pytest.mark.parametrize("model", ONE_TERM)
 @pytest.mark.parametrize("delay", [True, 2.5, "onset"])
 def test_every_model(aif: InputFunction, model: str, delay: Any) -> None:
     rng = np.random.default_rng(8)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kety
-from cases import TWO_PHASE, Floats, artery, study
+from cases import TWO_PHASE, Floats, artery, options_of, study
 from kety import InputFunction, KetyError, Status, VarProLM
 from kety.inputs import population_input
 
@@ -120,8 +120,8 @@ def test_an_input_that_begins_after_the_frames(curves: Floats) -> None:
         ({"delay": np.nan}, "delay"),
         ({"delay": np.inf}, "delay"),
         ({"delay": [1.0, 2.0]}, "delay"),
-        ({"delay": 2.0, "bounds": {"delay": (0.0, 5.0)}}, "bounds for it"),
-        ({"delay": False, "bounds": {"delay": (0.0, 5.0)}}, "bounds for it"),
+        ({"delay": 2.0, "bounds": {"delay": (0.0, 5.0)}}, "bounds for delay are"),
+        ({"delay": False, "bounds": {"delay": (0.0, 5.0)}}, "bounds for delay are"),
     ],
 )
 def test_options(curves: Floats, aif: InputFunction, options: dict[str, Any], message: str) -> None:
@@ -261,4 +261,5 @@ def test_nothing_warns(curves: Floats, aif: InputFunction) -> None:
         for model in kety.MODELS:
             for mask in (None, np.ones(20, bool)):
                 for dtype in ("float32", "float64"):
-                    kety.fit(odd, TWO_PHASE, aif, model, mask=mask, dtype=dtype, fitted=True)
+                    given = options_of(model, aif) | {"mask": mask, "dtype": dtype}
+                    kety.fit(odd, TWO_PHASE, aif, model, fitted=True, **given)

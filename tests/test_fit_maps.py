@@ -9,7 +9,7 @@ import pytest
 import xarray
 
 import kety
-from cases import NOISE, TWO_PHASE, Floats, artery, assert_same, study
+from cases import NOISE, TWO_PHASE, Floats, artery, assert_same, options_of, study
 from kety import MODELS, InputFunction, Status, VarProLM, api, simulate_curves
 from kety.fitting.status import FITTED, SENTENCES
 
@@ -68,15 +68,16 @@ def test_curves_that_are_constant(aif: InputFunction, level: float, dtype: str) 
 @pytest.mark.parametrize("model", list(MODELS))
 def test_pure_noise_is_not_fitted(aif: InputFunction, model: str, dtype: str) -> None:
     noise = np.random.default_rng(31).normal(0.0, NOISE, (20_000, 37))
-    maps = kety.fit(noise, TWO_PHASE, aif, model, dtype=dtype)
+    maps = kety.fit(noise, TWO_PHASE, aif, model, dtype=dtype, **options_of(model, aif))
     assert (maps.status == Status.NOT_ENHANCING).mean() >= 0.99
 
 
 @pytest.mark.parametrize("model", list(MODELS))
 def test_clear_enhancement_is_fitted(aif: InputFunction, model: str) -> None:
     noisy, truth = study(np.random.default_rng(32), 20_000, aif, model=model)
-    peak = simulate_curves(truth, TWO_PHASE, aif, model).max(axis=1)
-    maps = kety.fit(noisy, TWO_PHASE, aif, model)
+    given = options_of(model, aif)
+    peak = simulate_curves(truth, TWO_PHASE, aif, model, **given).max(axis=1)
+    maps = kety.fit(noisy, TWO_PHASE, aif, model, **given)
     missed = maps.status == Status.NOT_ENHANCING
     assert missed[peak > 4 * NOISE].mean() < 1e-3
     assert missed[peak > 6 * NOISE].sum() == 0
@@ -345,7 +346,7 @@ def test_types_of_the_maps(aif: InputFunction, curves: Floats, dtype: str) -> No
 
 def test_every_map_says_what_it_is(aif: InputFunction, curves: Floats, tmp_path: Path) -> None:
     for model, record in MODELS.items():
-        maps = kety.fit(curves, TWO_PHASE, aif, model, fitted=True)
+        maps = kety.fit(curves, TWO_PHASE, aif, model, fitted=True, **options_of(model, aif))
         for name in maps:
             assert {"units", "long_name", "osipi"} <= set(maps[name].attrs), name
             assert maps[name].attrs["units"], name

@@ -13,6 +13,7 @@ import xarray
 import kety
 from cases import (
     GROWING,
+    ONE_TERM,
     PLACES,
     TWO_PHASE,
     Floats,
@@ -570,7 +571,7 @@ def test_equal_bounds_fix_a_parameter() -> None:
 
 @each_dtype
 @pytest.mark.parametrize("scaled", [True, False])
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("model", ONE_TERM)
 def test_every_model(model: str, scaled: bool, dtype: str) -> None:
     record = MODELS[model]
     drawn = parameters(np.random.default_rng(74), 2, model)

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter, label
 from scipy.special import ndtr
 
 import kety
+from cases import ONE_TERM
 from kety.errors import KetyError
 from kety.inputs import InputFunction
 from kety.models import MODELS, Model, Parameter
@@ -56,12 +57,17 @@ class TestPhantom:
             assert error < 1e-4, name  # single precision
 
     def test_every_model_is_served(self) -> None:
-        for model in MODELS.values():
+        for model in (MODELS[name] for name in ONE_TERM):
             phantom = simulate_lesions(SMALL, noise=0.0, model=model.name, protocol="brain")
             assert set(phantom.truth) == {*model.names, *(d.name for d in model.derived)}
             assert np.isfinite(phantom.curves).all()
             assert phantom.curves.dtype == np.float32
             assert phantom.curves.shape == (*SMALL, 37)
+
+    def test_tissues_have_no_flow(self) -> None:
+        for model in MODELS.keys() - ONE_TERM:
+            with pytest.raises(KetyError, match=f"no fp.* for the model '{model}'"):
+                simulate_lesions(SMALL, noise=0.0, model=model)
 
     def test_tissues_have_their_parameters(self, clean: LesionPhantom) -> None:
         for tissue, parameters in BACKGROUND.items():

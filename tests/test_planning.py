@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 import kety
 import naive
-from cases import TWO_PHASE, artery
+from cases import TWO_PHASE, artery, options_of
 from kety import InputFunction, KetyError, planning
 from kety.cli.main import main
 from kety.planning import FIGURES, PUBLISHED, TISSUES, Ranges, cramer_rao, expected_errors
@@ -284,15 +284,15 @@ def test_truths_drawn_do_not_depend_on_the_frames() -> None:
 
 @pytest.mark.parametrize("model", list(kety.MODELS))
 def test_default_tissues_of_every_model(model: str) -> None:
-    errors = expect(tissues=None, model=model, copies=2)
+    given = options_of(model, AIF)
+    errors = expect(tissues=None, model=model, copies=2, **given)
     record = kety.MODELS[model]
     assert errors.tissue.values.tolist() == list(TISSUES)
     assert errors.parameter.values.tolist() == [*record.names, *(d.name for d in record.derived)]
     assert (errors.crb > 0).all()
     assert (errors.note == "").all()
     units = dict(zip(errors.parameter.values, errors.units.values, strict=True))
-    assert units[record.names[0]] == "1/min"
-    assert units["delay"] == "s"
+    assert units == {q.name: q.unit for q in (*record.parameters, *record.derived)}
 
 
 def test_equal_seeds_equal_results() -> None:

@@ -218,7 +218,7 @@ def fit(
         initial=initial,
     )
     if problem.by_terms:
-        _check_terms(problem, options, together)
+        _check_terms(problem, options)
     image = voxels_of(curves, len(problem.times), mask)
     voxels, chosen, shape, order = image.curves, image.rows, image.shape, image.order
     total = len(voxels) if chosen is None else len(chosen)
@@ -371,7 +371,7 @@ def _jointly(
         part = slice(first, first + BLOCK)
         kept = np.asarray(curves[part]) if fitted else None
         store(flat, rows[part], problem, rows_of(found.fit, part), kept)
-    names = (*problem.model.names, *(d.name for d in problem.model.derived))
+    names = (*(p.name for p in problem.parameters), *(d.name for d in problem.model.derived))
     flat |= voxelwise_maps(voxelwise, names)
     for name, values in (("moved", found.moved), ("pooled", found.pooled)):
         flat[name] = np.full(len(voxels), np.nan, problem.dtype)
@@ -405,16 +405,12 @@ def _check_joint(options: VarProLM | Optimizer, delay: bool | float | str) -> No
         )
 
 
-def _check_terms(problem: Problem, options: VarProLM | Optimizer, together: Joint | None) -> None:
+def _check_terms(problem: Problem, options: VarProLM | Optimizer) -> None:
     what = problem.model.name + (" with an initial concentration" if problem.initial else "")
     if not isinstance(options, VarProLM):
         raise KetyError(
             f"{type(options).__name__} and discretizations serve models of one exponential, found "
             f"{what}; leave optimizer and discretization out"
-        )
-    if together is not None:
-        raise KetyError(
-            f"joint estimation serves models of one exponential, found {what}; leave joint out"
         )
 
 

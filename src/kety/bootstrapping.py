@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.fitting.problem import Problem, make_problem
-from kety.fitting.sensitivity import slopes_at
+from kety.fitting.sensitivity import ExactModel
 from kety.fitting.status import FITTED
 from kety.fitting.whiteness import leverages
 from kety.progress import Progress, reporter
@@ -239,16 +239,17 @@ def problem_of(
         threads=1,
         find_enhancing=False,
         baseline=options.get("baseline", False),
+        portal=options.get("portal"),
+        initial=options.get("initial", False),
     )
 
 
 def free_parameters(maps: xarray.Dataset, names: list[str]) -> int:
-    """Number of the model's parameters that were fitted, a constant along with them."""
+    """Number of the parameters that were fitted, a constant along with them."""
     from kety.models import get_model
 
-    record = get_model(str(maps.attrs["model"]))
-    free = [n for n in record.names if not _held(maps, n)]
-    return len(free) + ("baseline" in names)
+    derived = {d.name for d in get_model(str(maps.attrs["model"])).derived}
+    return sum(n not in derived and not _held(maps, n) for n in names)
 
 
 def _held(maps: xarray.Dataset, name: str) -> bool:
@@ -275,7 +276,8 @@ def _draws(how: Bootstrap, count: int) -> NDArray[Any]:
 
 def _own_scale(first: xarray.Dataset, problem: Problem, usual: float) -> Floats:
     """1 / sqrt(1 - h) (V, n) of every frame of weight above 0."""
-    names = problem.model.names
+    model = ExactModel(problem)
+    names = model.names
     values = np.stack([first[n].values for n in names], axis=1).astype(np.float64)
     free = np.stack([np.isfinite(first[f"{n}_se"].values) for n in names], axis=1)
     known = np.isfinite(values).all(axis=1)
@@ -284,7 +286,7 @@ def _own_scale(first: xarray.Dataset, problem: Problem, usual: float) -> Floats:
     if problem.weights is not None:
         used = problem.weights > 0
         root = np.sqrt(problem.weights[used])[:, None]
-    slopes = slopes_at(problem, values[known])[:, used] * free[known][:, None, :]
+    slopes = model.curves_and_slopes(values[known])[1][:, used] * free[known][:, None, :]
     if problem.baseline:
         slopes = np.concatenate([slopes, np.ones((*slopes.shape[:2], 1))], axis=2)
     scale = np.full((len(values), slopes.shape[1]), usual)

@@ -63,6 +63,7 @@ def expected_errors(
     dtype: str = "float32",
     threads: int | None = None,
     progress: bool = False,
+    portal: InputFunction | None = None,
 ) -> xarray.Dataset:
     """Expect the errors of a study: the Cramér–Rao bound, and noisy copies through the fit.
 
@@ -89,6 +90,8 @@ def expected_errors(
     input_noise : float
         Standard deviation of the noise of those samples, in the input's unit, shared by all voxels
         of a scan; `SCANS` scans are simulated.
+    portal : InputFunction, optional
+        The portal vein's input, true and known, for the models with two inputs.
     copies, seed : int
         Noisy voxels of each tissue, at least 2, and where their random numbers start. Truths drawn
         from ranges do not depend on the frames: protocols are compared on the same voxels.
@@ -114,7 +117,7 @@ def expected_errors(
 
     from kety.api import fit
 
-    fitted: dict[str, Any] = {"model": model, "bounds": bounds, "dtype": dtype}
+    fitted: dict[str, Any] = {"model": model, "bounds": bounds, "dtype": dtype, "portal": portal}
     if baseline not in (True, False, "subtract"):
         raise KetyError(f"baseline must be True, False or 'subtract', found {baseline!r}")
     # A constant that is subtracted is an unknown too.
@@ -134,7 +137,9 @@ def expected_errors(
     truths = [drawn(tissue, record, copies, seed) for tissue in chosen.values()]
     curves = np.random.default_rng([seed, 1]).standard_normal((len(chosen), copies, frames.size))
     for i, truth in enumerate(truths):
-        curves[i] = noises[i] * curves[i] + simulate_curves(truth, frames, aif, model)
+        curves[i] = noises[i] * curves[i] + simulate_curves(
+            truth, frames, aif, model, portal=portal
+        )
     how, fitted["baseline"] = "fitted along" if baseline else "known", baseline is True
     if baseline == "subtract":
         early = _before_arrival(aif, frames)
@@ -228,8 +233,7 @@ def cramer_rao(
     if not free or frames.size < unknowns:
         raise KetyError(f"{frames.size} frames, {unknowns} unknowns; add frames or free parameters")
     problem, theta = given_problem(record, values, frames, aif, portal)
-    exact = terms_curves(terms_kernel(problem), theta, jacobian=True)[1]
-    assert exact is not None
+    exact = problem_slopes(problem, theta)[1]
     jacobian = np.ones((count, frames.size, unknowns))
     for k, p in enumerate(free):
         jacobian[:, :, k] = exact[:, :, problem.slot(p.name)] * problem.factor(p)
@@ -295,6 +299,7 @@ def _cells(
     fixed = {name: np.array(lo) for name, (lo, hi) in limits.items() if lo == hi}
     some = {name: true[:BOUNDS_DRAWN] for name, true in truth.items()}
     options: dict[str, Any] = {"fixed": fixed, "baseline": problem.baseline}
+    options["portal"] = problem.portal
     bounds = cramer_rao(some, problem.times, noise, aif, model.name, **options)
     cells = []
     for d in model.derived:

@@ -148,7 +148,9 @@ def add_propagated(
     done = 0
     delay = options["delay"]
     try:
-        for one in scenarios(uncertain, aif, draws, seed) if image.count else []:
+        for one in (
+            scenarios(uncertain, aif, draws, seed, options.get("portal")) if image.count else []
+        ):
             if convert is None:
                 block = image.curves[rows]
             else:
@@ -161,7 +163,7 @@ def add_propagated(
                 one.aif,
                 str(maps.attrs["model"]),
                 mask=inside_block,
-                **options | {"delay": here},
+                **options | {"delay": here, "portal": one.portal},
             )
             if again.attrs["interrupted"]:
                 raise KeyboardInterrupt

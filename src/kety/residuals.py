@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.fitting.problem import Problem
-from kety.fitting.sensitivity import curves_at, slopes_at
+from kety.fitting.sensitivity import ExactModel
 from kety.fitting.whiteness import moments, next_frame_correlation
 from kety.voxels import voxels_of
 
@@ -49,7 +49,8 @@ def residual_autocorrelation(
         hundred lie by chance; more say that the model does not describe the curves.
     """
     image = voxels_of(curves, len(problem.times), None)
-    names = problem.model.names
+    model = ExactModel(problem)
+    names = model.names
     values = np.stack([image.flat(maps[name]) for name in names], axis=-1).astype(np.float64)
     known = np.isfinite(values).all(axis=1) & np.isfinite(image.flat(maps["cost"]))
     errors = np.stack([image.flat(maps[f"{name}_se"]) for name in names], axis=-1)
@@ -58,12 +59,11 @@ def residual_autocorrelation(
     rows = np.flatnonzero(known)
     for start in range(0, len(rows), BLOCK):
         part = rows[start : start + BLOCK]
-        fitted = curves_at(problem, values[part])
+        fitted, slopes = model.curves_and_slopes(values[part])
         if constant is not None:
             fitted += constant[part, None]
-        flat[:, part] = whiteness(
-            problem, image.curves[part] - fitted, values[part], np.isfinite(errors[part])
-        )
+        slopes *= np.isfinite(errors[part])[:, None, :]
+        flat[:, part] = whiteness(problem, image.curves[part] - fitted, slopes)
     dims = maps["status"].dims
     return {
         name: (dims, image.image(one), {"units": "1", "long_name": words, "osipi": ""})
@@ -72,14 +72,13 @@ def residual_autocorrelation(
 
 
 def whiteness(
-    problem: Problem, residuals: NDArray[Any], values: NDArray[np.float64], free: NDArray[np.bool_]
+    problem: Problem, residuals: NDArray[Any], slopes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Correlation, its mean and its standard deviation (3, V) of residuals (V, T).
 
-    ``values`` (V, P) are the estimates, ``free`` (V, P) says which are off their bounds. Weighted
-    residuals are those of unit variance; frames of weight 0 are left out.
+    ``slopes`` (V, T, P) are the model's derivatives at the estimates, 0 for parameters at their
+    bounds. Weighted residuals are those of unit variance; frames of weight 0 are left out.
     """
-    slopes = slopes_at(problem, values) * free[:, None, :]
     if problem.baseline:
         slopes = np.concatenate([slopes, np.ones((*slopes.shape[:2], 1))], axis=2)
     if problem.weights is not None:

@@ -19,7 +19,7 @@ from kety.fitting.criterion import CRITERIA, criterion
 from kety.fitting.maps import dims_of
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.status import Status
-from kety.models import Derived, Parameter
+from kety.models import Derived, Parameter, get_model
 from kety.progress import Progress, reporter
 from kety.voxels import Voxels, voxels_of
 
@@ -99,6 +99,8 @@ def fit_several(
     progress: bool | Progress = False,
     fitted: bool = False,
     baseline: bool = False,
+    portal: InputFunction | None = None,
+    initial: bool | float = False,
     **options: Any,
 ) -> xarray.Dataset:
     """Fit several models and keep, in every voxel, the estimates of the one chosen.
@@ -109,7 +111,13 @@ def fit_several(
 
     names = check_models(models, select)
     assert select is not None
-    own = _bounds_of(names, bounds)
+    own = _bounds_of(names, bounds, initial)
+    # A portal input is for the models that have two.
+    second = {name: portal if get_model(name).inputs == 2 else None for name in names}
+    if portal is not None and not any(second.values()):
+        raise KetyError(
+            f"a portal input is given, but {', '.join(names)} have one input each; leave it out"
+        )
     choice = _choice(
         names,
         select,
@@ -125,6 +133,8 @@ def fit_several(
                 threads=1,
                 find_enhancing=mask is None,
                 baseline=baseline,
+                portal=second[name],
+                initial=initial,
             )
             for name in names
         ],
@@ -133,7 +143,13 @@ def fit_several(
     report = reporter(progress, voxels.count)
     maps: dict[str, NDArray[Any]] = {}
     known: dict[str, dict[str, Any]] = {}
-    shared = {"delay": delay, "weights": weights, "dtype": dtype, "baseline": baseline, **options}
+    shared: dict[str, Any] = {
+        "delay": delay,
+        "weights": weights,
+        "dtype": dtype,
+        "baseline": baseline,
+    }
+    shared |= {"initial": initial, **options}
     like: xarray.Dataset | None = None
     done, interrupted = 0, False
     try:
@@ -148,6 +164,7 @@ def fit_several(
                     aif,
                     name,
                     bounds=own[name],
+                    portal=second[name],
                     mask=None if mask is None else np.ones(len(block), bool),
                     fitted=fitted or weights is not None,
                     progress=_part(report, done, i, len(names), voxels.count),
@@ -185,18 +202,19 @@ def _empty(count: int, like: NDArray[Any]) -> NDArray[Any]:
 
 
 def _bounds_of(
-    names: Sequence[str], bounds: Mapping[str, tuple[float, float]] | None
+    names: Sequence[str],
+    bounds: Mapping[str, tuple[float, float]] | None,
+    initial: bool | float,
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Bounds for each model of the parameters that it has."""
-    from kety.models import get_model
-
     records = {name: get_model(name) for name in names}
+    everywhere = () if initial is False else ("c0",)
     if bounds is not None and not isinstance(bounds, Mapping):
         raise KetyError(
             f"bounds must map parameters to (lower, upper), found {type(bounds).__name__}"
         )
     given = dict(bounds or {})
-    owners = {n: [r for r in records.values() if n in r.names] for n in given}
+    owners = {n: [r for r in records.values() if n in (*r.names, *everywhere)] for n in given}
     derived = {d.name: d.of for record in records.values() for d in record.derived}
     for name in given:
         if not owners[name] and name in derived:
@@ -211,7 +229,7 @@ def _bounds_of(
                 f"theirs are {', '.join(known)}"
             )
     return {
-        name: {n: b for n, b in given.items() if n in record.names}
+        name: {n: b for n, b in given.items() if n in (*record.names, *everywhere)}
         for name, record in records.items()
     }
 
@@ -231,7 +249,7 @@ def _choice(names: Sequence[str], select: str, problems: Sequence[Problem]) -> C
     units: dict[str, str] = {}
     for problem in problems:
         quantities: tuple[Parameter | Derived, ...] = (
-            *problem.model.parameters,
+            *problem.parameters,
             *problem.model.derived,
         )
         for q in quantities:
@@ -376,5 +394,5 @@ def _dataset(
 
 
 def _bounds_in_words(problem: Problem) -> str:
-    limits = ((p, *problem.bounds[p.name]) for p in problem.model.parameters)
+    limits = ((p, *problem.bounds[p.name]) for p in problem.parameters)
     return ", ".join(f"{p.name} {lo:g} to {hi:g} {p.unit}" for p, lo, hi in limits)

@@ -26,7 +26,7 @@ class Uncertain:
     hematocrit : float
         Of the hematocrit, e.g. 0.03.
     aif : float
-        Of the input's amplitude, relative, e.g. 0.05 for 5 %.
+        Of the input's amplitude, relative, e.g. 0.05 for 5 %; of both inputs where there are two.
     aif_noise : float
         Of the noise of every sample of the input, in its unit.
     arrival : float
@@ -88,15 +88,23 @@ def uncertain_of(given: Uncertain | Mapping[str, float] | None) -> Uncertain:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One draw: the input, the shift of its arrival (s), the factor of T10, and what comes next."""
+    """One draw: the inputs, the shift of their arrival (s), the factor of T10, what comes next."""
 
     aif: InputFunction
+    portal: InputFunction | None
     arrival: float
     t10: float
     random: np.random.Generator
 
 
-def scenarios(uncertain: Uncertain, aif: InputFunction, draws: int, seed: int) -> list[Scenario]:
+def scenarios(
+    uncertain: Uncertain,
+    aif: InputFunction,
+    draws: int,
+    seed: int,
+    portal: InputFunction | None = None,
+) -> list[Scenario]:
+    """Draws of the inputs, arrival and T10."""
     from scipy.special import ndtri
 
     random = np.random.default_rng([seed, 0])
@@ -109,13 +117,23 @@ def scenarios(uncertain: Uncertain, aif: InputFunction, draws: int, seed: int) -
     drawn_ones = []
     for i in range(draws):
         own = np.random.default_rng([seed, 1, i])
-        noise = own.standard_normal(aif.times.size) * uncertain.aif_noise
-        changed = replace(
-            aif,
-            concentration=aif.concentration * (1.0 + normal["aif"][i]) + noise,
-            hematocrit=aif.hematocrit + float(normal["hematocrit"][i]),
-        )
+        changed = [
+            replace(
+                one,
+                concentration=one.concentration * (1.0 + normal["aif"][i])
+                + own.standard_normal(one.times.size) * uncertain.aif_noise,
+                hematocrit=one.hematocrit + float(normal["hematocrit"][i]),
+            )
+            for one in (aif, portal)
+            if one is not None
+        ]
         drawn_ones.append(
-            Scenario(changed, float(normal["arrival"][i]), 1.0 + float(normal["t10"][i]), own)
+            Scenario(
+                changed[0],
+                changed[1] if portal is not None else None,
+                float(normal["arrival"][i]),
+                1.0 + float(normal["t10"][i]),
+                own,
+            )
         )
     return drawn_ones

@@ -42,7 +42,7 @@ CERTAINTY_OPTIONS: Final = (
         "--profile",
         metavar="NAME,...|all",
         help="Profile-likelihood intervals of these parameters: lopsided where the model bends, "
-        "open where the data do not bound them. About 2 ms a voxel and parameter.",
+        "open where the data do not bound them. About 1 ms a voxel and parameter.",
     ),
     option(
         CERTAINTY,

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.problem import Problem
-from kety.fitting.sensitivity import curves_at, limits_of, slopes_at
+from kety.fitting.sensitivity import ExactModel
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-ITERATIONS: Final = 60
-FALL: Final = 1e-10
+ITERATIONS: Final = 40
+FALL: Final = 1e-7
 """Relative fall of the cost below which a voxel is done."""
 HEAVY: Final = 1e6
 
@@ -53,13 +53,13 @@ class Minimum:
 
 
 def minimise(
-    problem: Problem, curves: Floats, start: Floats, free: Flags, held: Held | None = None
+    model: ExactModel, curves: Floats, start: Floats, free: Flags, held: Held | None = None
 ) -> Minimum:
     """Least squares of curves (V, T) from starts (V, P), over the parameters free in (V, P)."""
-    lo, hi = limits_of(problem)
+    lo, hi = model.lower, model.upper
     free = free & (hi > lo)
     values = np.clip(start, lo, hi)
-    cost, objective = _costs(problem, curves, values, held)
+    cost, objective = _costs(model, curves, values, held)
     damping = np.full(len(values), 1e-4)
     running = np.arange(len(values))
     for _ in range(ITERATIONS):
@@ -67,10 +67,10 @@ def minimise(
             break
         x = values[running]
         some = None if held is None else held.rows(running)
-        normal, gradient = _normal_equations(problem, curves[running], x, some)
+        normal, gradient = _normal_equations(model, curves[running], x, some)
         step = _step(normal, gradient, x, lo, hi, free[running], damping[running])
         tried = np.clip(x + step, lo, hi)
-        new_cost, new_objective = _costs(problem, curves[running], tried, some)
+        new_cost, new_objective = _costs(model, curves[running], tried, some)
         before = objective[running]
         better = new_objective <= before
         done = before - new_objective <= FALL * before
@@ -97,9 +97,9 @@ def _weighted(problem: Problem, rows: Floats) -> Floats:
 
 
 def _costs(
-    problem: Problem, curves: Floats, values: Floats, held: Held | None
+    model: ExactModel, curves: Floats, values: Floats, held: Held | None
 ) -> tuple[Floats, Floats]:
-    residual = _weighted(problem, curves - curves_at(problem, values))
+    residual = _weighted(model.problem, curves - model.curves(values))
     cost = np.einsum("vt,vt->v", residual, residual)
     if held is None:
         return cost, cost.copy()
@@ -107,11 +107,12 @@ def _costs(
 
 
 def _normal_equations(
-    problem: Problem, curves: Floats, values: Floats, held: Held | None
+    model: ExactModel, curves: Floats, values: Floats, held: Held | None
 ) -> tuple[Floats, Floats]:
     """J'J (V, P, P) and J'r (V, P)."""
-    residual = _weighted(problem, curves - curves_at(problem, values))
-    slopes = _weighted(problem, slopes_at(problem, values))
+    fitted, slopes = model.curves_and_slopes(values)
+    residual = _weighted(model.problem, curves - fitted)
+    slopes = _weighted(model.problem, slopes)
     normal = np.matmul(slopes.transpose(0, 2, 1), slopes)
     gradient = np.einsum("vtp,vt->vp", slopes, residual)
     if held is not None:

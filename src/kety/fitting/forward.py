@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.fitting.pieces import kernel_pieces
-from kety.models import get_model
+from kety.models import Model, OdeModel, get_model
 
 if TYPE_CHECKING:
     from kety.inputs import InputFunction
@@ -107,7 +107,7 @@ def simulate_curves(
     parameters: Mapping[str, ArrayLike],
     times: ArrayLike,
     aif: InputFunction,
-    model: str = "extended_tofts",
+    model: str | Model = "extended_tofts",
     dtype: str = "float64",
     *,
     portal: InputFunction | None = None,
@@ -123,8 +123,8 @@ def simulate_curves(
     times : (T,) array
         Frame times, s.
     aif : InputFunction
-    model : str
-        Name in `kety.models.MODELS`.
+    model : str or Model
+        Name in `kety.models.MODELS`, or a model such as a `kety.OdeModel`.
     dtype : {"float64", "float32"}
         Precision of the arithmetic.
     portal : InputFunction, optional
@@ -144,11 +144,11 @@ def simulate_curves(
         raise KetyError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
     t = checked_times(times)
     given: dict[str, Any] = {p.name: 0.0 for p in record.parameters if p.is_delay} | {**parameters}
-    unknown = sorted(set(given) - {*record.names, "c0"})
+    unknown = sorted(set(given) - {*record.names, *(() if isinstance(record, OdeModel) else ("c0",))})
     missing = sorted(set(record.names) - set(given))
     if unknown or missing:
         raise KetyError(
-            f"{model} has the parameters {', '.join(record.names)}; "
+            f"{record.name} has the parameters {', '.join(record.names)}; "
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
         )
     try:
@@ -157,8 +157,12 @@ def simulate_curves(
         raise KetyError(f"parameters have shapes that do not agree: {error}") from None
     values = {n: np.atleast_1d(a).ravel() for n, a in zip(given, arrays, strict=True)}
     count = next(iter(values.values())).size
-    latest = float(t[-1] - np.max(values["delay"], initial=0.0)) if count else t[0]
+    latest = float(t[-1] - np.max(values.get("delay", np.zeros(1)), initial=0.0)) if count else t[0]
     check_coverage(aif, t, latest)
+    if isinstance(record, OdeModel):
+        from kety.fitting.ode import simulate_ode
+
+        return simulate_ode(record, values, t, aif, portal)
     if record.terms is not None or "c0" in values:
         from kety.fitting.terms import simulate_terms
 

@@ -66,6 +66,10 @@ def polish(
     unknown = sorted(set(held) - set(names))
     if unknown:
         raise KetyError(f"{unknown[0]} cannot be held: the parameters are {', '.join(names)}")
+    if problem.by_ode:
+        from kety.fitting.ode_fit import polish_ode
+
+        return polish_ode(problem, data, theta, held, options or VarProLM())
     columns = [problem.slot(name) for name in names]
     by_terms = replace(problem, as_terms=True)
     kernel = terms_kernel(by_terms, held)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.fitting.forward import as_numbers, check_coverage, checked_times
-from kety.models import ROLES, Model, Parameter, get_model
+from kety.models import ROLES, Model, OdeModel, Parameter, get_model
 
 if TYPE_CHECKING:
     from kety.inputs import InputFunction
@@ -81,10 +81,15 @@ class Problem:
         return (self.aif,) if self.portal is None else (self.aif, self.portal)
 
     @property
+    def by_ode(self) -> bool:
+        """Whether the model is one of differential equations."""
+        return isinstance(self.model, OdeModel)
+
+    @property
     def by_terms(self) -> bool:
-        """Whether the solver of several terms is needed, whose quantities are ``parameters`` in
-        their order; otherwise the solver's quantities are v, a, k and tau."""
-        return self.model.terms is not None or self.initial or self.as_terms
+        """Whether the solver's quantities are ``parameters`` in their order, as of models of
+        several terms and of differential equations; otherwise they are v, a, k and tau."""
+        return self.model.terms is not None or self.initial or self.as_terms or self.by_ode
 
     @property
     def size(self) -> int:
@@ -137,7 +142,7 @@ class Problem:
 def make_problem(
     times: ArrayLike,
     aif: InputFunction,
-    model: str,
+    model: str | Model,
     *,
     delay: bool | float,
     bounds: Mapping[str, tuple[float, float]] | None,
@@ -165,6 +170,11 @@ def make_problem(
     chosen = {p.name: p.bounds for p in record.parameters}
     with_initial = initial is not False and initial is not None
     if with_initial:
+        if isinstance(record, OdeModel):
+            raise KetyError(
+                f"{record.name} says itself how it starts; make what it starts from a parameter of "
+                "its initial function in place of initial=..."
+            )
         chosen["c0"] = _initial_bounds(initial, aif)
     if bounds is not None and not isinstance(bounds, Mapping):
         raise KetyError(
@@ -186,6 +196,8 @@ def make_problem(
         chosen[name] = _checked_bounds(name, pair, record)
     for p in record.parameters:
         lo, hi = chosen[p.name]
+        if p.is_delay:
+            continue
         if hi < p.least:
             raise KetyError(
                 f"{record.name} is defined for {p.name} from {p.least:g} {p.unit} on, found bounds "
@@ -205,6 +217,8 @@ def make_problem(
             raise KetyError(
                 f"delay={delay!r} fixes the delay, but bounds for {bounded[0]} are given too"
             )
+        if at and not shifts:
+            raise KetyError(f"{record.name} has no parameter delay, found delay={delay!r}")
         chosen |= dict.fromkeys(shifts, (at, at))
     free = sum(hi > lo for lo, hi in chosen.values()) + bool(baseline)
     w = _checked_weights(weights, len(t))
@@ -215,13 +229,15 @@ def make_problem(
             f"{free} free parameters of {record.name}; "
             f"at least {free + 1} frames are needed"
         )
-    check_coverage(aif, t, float(t[-1] - max(chosen["delay"][0], 0.0)))
+    least, _ = chosen.get("delay", (0.0, 0.0))
+    check_coverage(aif, t, float(t[-1] - max(least, 0.0)))
     if portal is not None:
-        check_coverage(portal, t, float(t[-1] - max(chosen["delay_portal"][0], 0.0)))
-    if aif.times[0] + chosen["delay"][0] >= t[-1]:
+        second, _ = chosen.get("delay_portal", (0.0, 0.0))
+        check_coverage(portal, t, float(t[-1] - max(second, 0.0)))
+    if aif.times[0] + least >= t[-1]:
         raise KetyError(
             f"the input function begins at {aif.times[0]:g} s and the delay is at least "
-            f"{chosen['delay'][0]:g} s, so no frame up to {t[-1]:g} s can see it; check the times "
+            f"{least:g} s, so no frame up to {t[-1]:g} s can see it; check the times "
             "of input and series"
         )
     return Problem(
@@ -288,7 +304,8 @@ def _checked_bounds(name: str, pair: tuple[float, float], model: Model) -> tuple
         raise KetyError(f"bounds of {name} must be finite, found ({lo:g}, {hi:g}) {unit}")
     if lo > hi:
         raise KetyError(f"lower bound of {name} exceeds the upper: ({lo:g}, {hi:g}) {unit}")
-    if lo < 0 and (name == "c0" or not model.parameter(name).is_delay):
+    parameter = None if name == "c0" else model.parameter(name)
+    if lo < 0 and not (parameter and (parameter.is_delay or parameter.least < 0)):
         raise KetyError(f"{name} cannot be negative, found lower bound {lo:g} {unit}")
     return lo, hi
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.constrained import HEAVY, Held, minimise
-from kety.fitting.problem import Problem
+from kety.fitting.sensitivity import ExactModel
 from kety.models import Derived
 
 DOUBLINGS: Final = 12
@@ -32,7 +32,7 @@ class Profiles:
 
     def __init__(
         self,
-        problem: Problem,
+        model: ExactModel,
         curves: Floats,
         start: Floats,
         unknowns: int,
@@ -41,11 +41,12 @@ class Profiles:
     ) -> None:
         from scipy.stats import chi2, f
 
-        self.problem, self.curves, self.statistic = problem, curves, statistic
+        self.model, self.curves, self.statistic = model, curves, statistic
+        problem = model.problem
         used = problem.times.size if problem.weights is None else int((problem.weights > 0).sum())
         self.spare, self.frames = used - unknowns, used
         free = np.ones(start.shape, bool)
-        best = minimise(problem, curves, start, free)
+        best = minimise(model, curves, start, free)
         self.best, self.cost = best.values, np.maximum(best.cost, np.finfo(np.float64).tiny)
         self.limit = float(
             np.sqrt(f.ppf(level, 1, self.spare) if statistic == "f" else chi2.ppf(level, 1))
@@ -62,7 +63,7 @@ class Profiles:
 
     def interval(self, name: str, error: Floats) -> tuple[Floats, NDArray[np.uint8]]:
         """Limits (2, V) and which of them are open (V,), flags of `OPEN`."""
-        quantity = _quantity(self.problem, name)
+        quantity = _quantity(self.model, name)
         centre = quantity.value(self.best)
         lower, upper = quantity.bounds
         width = upper - lower if np.isfinite(upper - lower) else np.inf
@@ -167,7 +168,7 @@ class Profiles:
         else:
             noise = self.cost[rows] / self.spare
             held = Held(quantity.value, quantity.slopes, target, HEAVY * noise / scale**2)
-        found = minimise(self.problem, self.curves[rows], start, free, held)
+        found = minimise(self.model, self.curves[rows], start, free, held)
         return found.values, quantity.value(found.values), self.distance(found.cost, rows)
 
 
@@ -175,7 +176,7 @@ class Profiles:
 class Quantity:
     """A parameter (at ``index``) or a derived quantity as a function of all parameters."""
 
-    problem: Problem
+    model: ExactModel
     index: int | None
     derived: Derived | None
     bounds: tuple[float, float]
@@ -183,26 +184,24 @@ class Quantity:
     def value(self, values: Floats) -> Floats:
         if self.index is not None:
             return values[:, self.index].copy()
-        assert self.derived is not None
-        return np.asarray(self.derived.value(*self._of(values), self.problem.aif.hematocrit))
+        return self._evaluated(values)[0]
 
     def slopes(self, values: Floats) -> Floats:
         assert self.derived is not None
         out = np.zeros_like(values)
-        names = self.problem.model.names
-        given = self.derived.gradient(*self._of(values), self.problem.aif.hematocrit)
-        for name, slope in zip(self.derived.of, given, strict=True):
-            out[:, names.index(name)] = slope
+        for name, slope in zip(self.derived.of, self._evaluated(values)[1], strict=True):
+            out[:, self.model.names.index(name)] = slope
         return out
 
-    def _of(self, values: Floats) -> list[Floats]:
+    def _evaluated(self, values: Floats) -> tuple[Floats, tuple[Floats, ...]]:
         assert self.derived is not None
-        return [values[:, self.problem.model.names.index(n)] for n in self.derived.of]
+        of = [values[:, self.model.names.index(n)] for n in self.derived.of]
+        value, slopes = self.derived.evaluate(of, self.model.problem.aif.hematocrit)
+        return np.asarray(value, np.float64), tuple(np.asarray(s, np.float64) for s in slopes)
 
 
-def _quantity(problem: Problem, name: str) -> Quantity:
-    names = problem.model.names
-    if name in names:
-        return Quantity(problem, names.index(name), None, problem.bounds[name])
-    derived = next(d for d in problem.model.derived if d.name == name)
-    return Quantity(problem, None, derived, (-np.inf, np.inf))
+def _quantity(model: ExactModel, name: str) -> Quantity:
+    if name in model.names:
+        return Quantity(model, model.names.index(name), None, model.problem.bounds[name])
+    derived = next(d for d in model.problem.model.derived if d.name == name)
+    return Quantity(model, None, derived, (-np.inf, np.inf))

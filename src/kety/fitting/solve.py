@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 def prepare(problem: Problem, options: VarProLM) -> Solve:
     """Build what all voxels share and return the solver of a block of curves (V, T)."""
+    if problem.by_ode:
+        from kety.fitting.ode_fit import prepare_ode
+
+        return prepare_ode(problem, options)
     if problem.by_terms:
         from kety.fitting.terms import prepare_terms
 
@@ -31,13 +36,44 @@ def problem_curves(problem: Problem, parameters: NDArray[np.floating]) -> NDArra
     Rows that hold NaN give curves without meaning.
     """
     known = np.nan_to_num(parameters, nan=0.0)
+    lo, hi = problem.kernel_bounds()
+    if problem.by_ode:
+        from kety.fitting.ode import ode_curves
+
+        return ode_curves(problem, np.clip(known, lo, hi))[0]
     if problem.by_terms:
         from kety.fitting.terms import terms_curves, terms_kernel
 
-        lo, hi = problem.kernel_bounds()
         return terms_curves(
             terms_kernel(problem), np.clip(known, lo, hi), dtype=str(problem.dtype)
         )[0]
     return kernel_curves(
         problem.aif, problem.times, known, dtype=str(problem.dtype), threads=problem.threads
     )[0]
+
+
+def problem_slopes(
+    problem: Problem, theta: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The model's curves (V, T) and their slopes (V, T, P) in the solver's quantities (V, P).
+
+    In double precision and the unit of the input, for any model; slopes in quantities that the
+    model does not have are 0.
+    """
+    if problem.by_ode:
+        from kety.fitting.ode import ode_curves
+
+        values, slopes = ode_curves(problem, theta, jacobian=True)
+        assert slopes is not None
+        return values, slopes
+    from kety.fitting.terms import terms_curves, terms_kernel
+
+    columns = [problem.slot(p.name) for p in problem.parameters]
+    own = np.asarray(theta, dtype=np.float64)[:, columns]
+    values, found = terms_curves(terms_kernel(replace(problem, as_terms=True)), own, jacobian=True)
+    assert found is not None
+    if problem.by_terms:
+        return values, found
+    slopes = np.zeros((*values.shape, problem.size))
+    slopes[:, :, columns] = found
+    return values, slopes

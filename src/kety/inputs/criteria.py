@@ -31,7 +31,7 @@ FEWEST: Final = 4
 BRIEFEST: Final = 3.0
 """Least width, s: a brighter frame that is alone in a series is no bolus."""
 STILL: Final = 0.5
-"""Largest median displacement of the frames over the vessel's radius, or 1 voxel if that is less."""
+"""Largest median displacement of the frames over the radius of the vessel; 1 voxel is allowed."""
 _ENOUGH: Final = 12
 _ORGAN: Final = 0.3
 _RIVAL: Final = 5.0

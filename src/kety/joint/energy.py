@@ -3,9 +3,10 @@
     E(theta) = sum_i cost_i(theta_i) + sum_{i<j} w_ij d_ij^T (Q_i + Q_j) / 2 d_ij,  d_ij = theta_i -
     theta_j,
 
-with cost_i the weighted sum of squared residuals of voxel i and theta its kernel quantities v,
-a [1/s], k [1/s], tau [s]. Equation (3) of the multi-task paper, times the number of its data, is
-this energy with the edges of `paper_edges` and a metric Q that is 1 for its parameters.
+with cost_i the weighted sum of squared residuals of voxel i and theta its P parameters as the
+solver has them: v, a [1/s], k [1/s], tau [s], or those of a model of several terms. Equation (3) of
+the multi-task paper, times the number of its data, is this energy with the edges of `paper_edges`
+and a metric Q that is 1 for its parameters.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fitting.forward import as_numbers, kernel_curves
+from kety.fitting.forward import as_numbers
 from kety.fitting.problem import Problem
+from kety.joint.normals import exact_curves, values_and_slopes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -28,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """What an energy consists of, checked: problem, curves (V, T), edges and metrics (V, 4, 4)."""
+    """What an energy consists of, checked: problem, curves (V, T), edges and metrics (V, P, P)."""
 
     problem: Problem
     curves: Floats
@@ -41,14 +43,16 @@ def checked_terms(problem: Problem, curves: ArrayLike, edges: Any, metric: Array
     y, frames = as_numbers("curves", curves), len(problem.times)
     if y.ndim != 2 or y.shape[1] != frames or not np.isfinite(y).all():
         raise KetyError(f"curves must be finite, of shape (V, {frames}), found shape {y.shape}")
-    return Terms(problem, y, checked_edges(edges, len(y)), checked_metric(metric, len(y)))
+    return Terms(
+        problem, y, checked_edges(edges, len(y)), checked_metric(metric, len(y), problem.size)
+    )
 
 
-def checked_parameters(theta: ArrayLike, voxels: int) -> Floats:
-    """Kernel quantities (V, 4) as float64; `KetyError` for another shape or values not finite."""
+def checked_parameters(theta: ArrayLike, voxels: int, size: int) -> Floats:
+    """Kernel quantities (V, P) as float64; `KetyError` for another shape or values not finite."""
     x = as_numbers("theta", theta)
-    if x.shape != (voxels, 4) or not np.isfinite(x).all():
-        raise KetyError(f"theta must be finite, of shape ({voxels}, 4), found shape {x.shape}")
+    if x.shape != (voxels, size) or not np.isfinite(x).all():
+        raise KetyError(f"theta must be finite, of shape ({voxels}, {size}), found shape {x.shape}")
     return x
 
 
@@ -77,8 +81,8 @@ def checked_edges(edges: Any, voxels: int) -> csr_array[np.float64]:
     return w
 
 
-def checked_metric(metric: ArrayLike, voxels: int) -> Floats:
-    """Metrics of the kernel quantities, (4, 4) or one for each voxel, as (V, 4, 4).
+def checked_metric(metric: ArrayLike, voxels: int, size: int) -> Floats:
+    """Metrics of the kernel quantities, (P, P) or one for each voxel, as (V, P, P).
 
     Raises
     ------
@@ -86,11 +90,12 @@ def checked_metric(metric: ArrayLike, voxels: int) -> Floats:
         If they are not finite, symmetric and positive semidefinite.
     """
     q = as_numbers("metric", metric)
-    if q.shape not in ((4, 4), (voxels, 4, 4)):
-        raise KetyError(f"metric must be of shape (4, 4) or ({voxels}, 4, 4), found {q.shape}")
+    one = (size, size)
+    if q.shape not in (one, (voxels, *one)):
+        raise KetyError(f"metric must be of shape {one} or {(voxels, *one)}, found {q.shape}")
     if not np.isfinite(q).all():
         raise KetyError("metric must be finite")
-    q = np.broadcast_to(q, (voxels, 4, 4))
+    q = np.broadcast_to(q, (voxels, *one))
     scale = np.sqrt(np.maximum(np.diagonal(q, axis1=1, axis2=2), 0.0))
     unit = np.where(scale > 0, scale, 1.0)
     plain = q / (unit[:, :, None] * unit[:, None, :])
@@ -104,12 +109,14 @@ def checked_metric(metric: ArrayLike, voxels: int) -> Floats:
 def residuals(
     problem: Problem, curves: Floats, theta: Floats, jacobian: bool = False
 ) -> tuple[Floats, Floats | None]:
-    """Weighted residuals (V, T), model less curve, and their derivatives (V, T, 4) if asked for.
+    """Weighted residuals (V, T), model less curve, and their derivatives (V, T, P) if asked for.
 
     Both are multiplied by the root of the weights; where the problem has a baseline, its constant
     of every voxel is eliminated from them.
     """
-    values, slopes = kernel_curves(problem.aif, problem.times, theta, jacobian=jacobian)
+    values, slopes = (
+        values_and_slopes(problem, theta) if jacobian else (exact_curves(problem, theta), None)
+    )
     weights = np.ones(len(problem.times)) if problem.weights is None else problem.weights
     root, share = np.sqrt(weights), weights / weights.sum()
     r = values - curves
@@ -121,13 +128,13 @@ def residuals(
 
 
 def voxel_costs(problem: Problem, curves: Floats, theta: Floats) -> Floats:
-    """Weighted sums of squared residuals (V,) of curves (V, T) for kernel quantities (V, 4)."""
+    """Weighted sums of squared residuals (V,) of curves (V, T) for kernel quantities (V, P)."""
     r = residuals(problem, curves, theta)[0]
     return np.asarray(np.sum(r * r, axis=1))
 
 
 def penalty(theta: Floats, edges: csr_array[np.float64], metric: Floats) -> float:
-    """Sum over pairs of w_ij d^T (Q_i + Q_j) / 2 d, each pair once; metric (V, 4, 4)."""
+    """Sum over pairs of w_ij d^T (Q_i + Q_j) / 2 d, each pair once; metric (V, P, P)."""
     pairs = edges.tocoo()
     i, j = pairs.row, pairs.col
     d = theta[i] - theta[j]
@@ -136,7 +143,7 @@ def penalty(theta: Floats, edges: csr_array[np.float64], metric: Floats) -> floa
 
 
 def value_and_gradient(terms: Terms, theta: Floats) -> tuple[float, Floats]:
-    """The energy and its derivatives (V, 4) at kernel quantities (V, 4)."""
+    """The energy and its derivatives (V, P) at kernel quantities (V, P)."""
     r, slopes = residuals(terms.problem, terms.curves, theta, jacobian=True)
     assert slopes is not None
     gradient = 2.0 * np.einsum("vtp,vt->vp", slopes, r)
@@ -159,10 +166,10 @@ def energy(
     curves : (V, T) array
     edges : (V, V) sparse or dense
         Weights w of the pairs, symmetric, 0 on the diagonal.
-    metric : (4, 4) or (V, 4, 4) array
+    metric : (P, P) or (V, P, P) array
         Q in kernel units.
-    theta : (V, 4) array
-        v, a [1/s], k [1/s], tau [s].
+    theta : (V, P) array
+        The solver's quantities, such as v, a [1/s], k [1/s], tau [s].
 
     Raises
     ------
@@ -170,7 +177,7 @@ def energy(
         If shapes do not agree or edges or metric cannot be used.
     """
     terms = checked_terms(problem, curves, edges, metric)
-    x = checked_parameters(theta, len(terms.curves))
+    x = checked_parameters(theta, len(terms.curves), problem.size)
     costs = voxel_costs(problem, terms.curves, x)
     return float(costs.sum()) + penalty(x, terms.edges, terms.metric)
 
@@ -178,9 +185,9 @@ def energy(
 def energy_gradient(
     problem: Problem, curves: ArrayLike, edges: Any, metric: ArrayLike, theta: ArrayLike
 ) -> tuple[float, Floats]:
-    """The energy and its derivatives (V, 4) with respect to theta; arguments of `energy`."""
+    """The energy and its derivatives (V, P) with respect to theta; arguments of `energy`."""
     terms = checked_terms(problem, curves, edges, metric)
-    return value_and_gradient(terms, checked_parameters(theta, len(terms.curves)))
+    return value_and_gradient(terms, checked_parameters(theta, len(terms.curves), problem.size))
 
 
 def paper_edges(similarity: ArrayLike, frames: int, strength: float) -> csr_array[np.float64]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.joint.normals import DIAGONAL, Doubles, Normals, pack, unpack
+from kety.joint.normals import Doubles, Normals, diagonal, pack, unpack
 from kety.joint.solve import Penalty, bits, graph_system
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ DRAWS = 4
 """Right-hand sides of four draws each, from which each voxel's share is estimated."""
 VECTOR_DRAWS = 32
 EXACT = 600
-"""Most voxels that are computed without draws."""
+"""Most voxels, of four parameters each, that are computed without draws."""
 WEAK_PIVOT = 1e-10
 UNIT = pack(np.eye(4))
+"""Four draws at a time are what the core's systems solve for."""
 
 
 def own_share(setup: Setup, strength: float, seed: int = 0) -> Doubles:
@@ -62,23 +63,31 @@ def own_share(setup: Setup, strength: float, seed: int = 0) -> Doubles:
 
 def shared_covariance(
     setup: Setup, normals: Normals, held: NDArray[np.bool_], own: Doubles
-) -> tuple[Doubles, NDArray[np.uint8]]:
-    """Packed covariances (V, 10) of a scaled joint estimate, and undetermined parameters as bits.
+) -> tuple[Doubles, NDArray[np.unsignedinteger]]:
+    """Packed covariances (V, P (P + 1) / 2) of a scaled joint estimate, and undetermined
+    parameters as bits.
 
     The inverse of the information that a voxel and its neighbours hold on average, times the
-    voxel's own share. Rows of parameters ``held`` (V, 4) at a bound, or undetermined, are NaN.
+    voxel's own share. Rows of parameters ``held`` (V, P) at a bound, or undetermined, are NaN.
     """
-    information = normals.hessian * setup.precision[:, None]
-    scale = np.maximum(information[:, DIAGONAL].max(axis=0), 1e-300)
-    i, j = np.tril_indices(4)
-    unit = np.sqrt(scale)[i] * np.sqrt(scale)[j]  # single precision holds ratios
-    mean = setup.graph.average(information / unit, setup.voxels.problem.threads)
-    packed, lost = invert(np.asarray(mean * unit, dtype=np.float64), held)
+    information, graph = normals.hessian * setup.precision[:, None], setup.graph
+    if setup.voxels.problem.by_terms:  # whose parameters single precision would not tell apart
+        weights = graph.matrix().astype(np.float64)
+        mean = (information + weights @ information) / (1.0 + graph.degree)[:, None]
+    else:
+        scale = np.maximum(diagonal(information).max(axis=0), 1e-300)
+        i, j = np.tril_indices(len(scale))
+        unit = np.sqrt(scale)[i] * np.sqrt(scale)[j]  # single precision holds ratios
+        mean = graph.average(information / unit, setup.voxels.problem.threads) * unit
+    packed, lost = invert(np.asarray(mean, dtype=np.float64), held)
     return packed * own[:, None], lost
 
 
-def invert(information: Doubles, held: NDArray[np.bool_]) -> tuple[Doubles, NDArray[np.uint8]]:
-    """Inverses (V, 10) of packed matrices over the parameters not held; what they do not determine.
+def invert(
+    information: Doubles, held: NDArray[np.bool_]
+) -> tuple[Doubles, NDArray[np.unsignedinteger]]:
+    """Inverses (V, P (P + 1) / 2) of packed matrices over the parameters not held, and what they do
+    not determine.
 
     A parameter is undetermined where the information of it, given those before it, is nothing.
     Rows of held and undetermined parameters are NaN.
@@ -90,14 +99,14 @@ def invert(information: Doubles, held: NDArray[np.bool_]) -> tuple[Doubles, NDAr
     scale = np.where(out, 0.0, 1.0 / np.sqrt(np.where(out, 1.0, diagonal)))
     m = full * scale[:, :, None] * scale[:, None, :]
     work = m.copy()
-    for i in range(4):
+    for i in range(full.shape[1]):
         weak = ~out[:, i] & (work[:, i, i] < WEAK_PIVOT)
         lost[:, i] |= weak
         pivot = np.where(out[:, i] | weak, np.inf, work[:, i, i])
         work = work - work[:, :, i, None] * work[:, None, i, :] / pivot[:, None, None]
     out = held | lost
     m = np.where(out[:, :, None] | out[:, None, :], 0.0, m)
-    m[:, range(4), range(4)] += out
+    m[:, range(full.shape[1]), range(full.shape[1])] += out
     inverse = np.linalg.inv(m) * scale[:, :, None] * scale[:, None, :]
     inverse[out[:, :, None] | out[:, None, :]] = np.nan
     return pack(np.asarray(inverse)), bits(lost)
@@ -106,16 +115,17 @@ def invert(information: Doubles, held: NDArray[np.bool_]) -> tuple[Doubles, NDAr
 def full_covariance(
     setup: Setup, normals: Normals, strength: float, held: NDArray[np.bool_], seed: int = 0
 ) -> tuple[Doubles, Doubles]:
-    """Packed covariances (V, 10) of any joint estimate, and each voxel's own share (V,).
+    """Packed covariances (V, P (P + 1) / 2) of any joint estimate, and each voxel's own share (V,).
 
-    Exact up to `EXACT` voxels, else from `VECTOR_DRAWS` draws of the posterior, for a metric of 1.
+    Exact up to 4 `EXACT` unknowns, else from `VECTOR_DRAWS` draws of the posterior, for a metric
+    of 1.
     """
     penalty = setup.penalty(strength)
     block = normals.hessian * setup.precision[:, None]
-    free = ~held & (block[:, DIAGONAL] > 0)
+    free = ~held & (diagonal(block) > 0)
     # The energy is in units of the noise where precision is 1 / noise; elsewhere this brings it.
     unit = setup.precision * setup.noise
-    if len(setup.voxels) <= EXACT:
+    if free.size <= 4 * EXACT:
         covariance = _exact(penalty, block, free)
     else:
         covariance = _drawn(setup, penalty, block, free, seed)
@@ -126,18 +136,18 @@ def full_covariance(
 
 
 def _exact(penalty: Penalty, block: Doubles, free: NDArray[np.bool_]) -> Doubles:
-    """Diagonal blocks (V, 4, 4) of A^-1 over the free parameters."""
-    count = len(block)
+    """Diagonal blocks (V, P, P) of A^-1 over the free parameters."""
+    count, size = free.shape
     w = penalty.graph.matrix().toarray().astype(np.float64) * penalty.strength
     q = unpack(penalty.metric)
     pair = 0.5 * w[:, :, None, None] * (q[:, None] + q[None])
     a = -pair.transpose(0, 2, 1, 3)
     a[range(count), :, range(count), :] += pair.sum(axis=1) + unpack(block)
-    a = a.reshape(4 * count, 4 * count)
+    a = a.reshape(size * count, size * count)
     chosen = np.flatnonzero(free.ravel())
     inverse = np.zeros_like(a)
     inverse[np.ix_(chosen, chosen)] = np.linalg.inv(a[np.ix_(chosen, chosen)])
-    rows = inverse.reshape(count, 4, count, 4)
+    rows = inverse.reshape(count, size, count, size)
     return np.asarray(rows[range(count), :, range(count), :])
 
 
@@ -145,7 +155,7 @@ def _drawn(
     setup: Setup, penalty: Penalty, block: Doubles, free: NDArray[np.bool_], seed: int
 ) -> Doubles:
     """The same from draws: A x = noise of the data and of every edge, of covariance A."""
-    count, graph = len(block), penalty.graph
+    (count, parameters), graph = free.shape, penalty.graph
     system = graph_system(penalty, setup.voxels.problem.threads)
     system.blocks(block, np.zeros(count), bits(free))
     rng = np.random.default_rng(seed)
@@ -155,11 +165,11 @@ def _drawn(
     once = rows < graph.columns
     ends = rows[once], graph.columns[once]
     size = np.sqrt(penalty.strength * graph.weights[once].astype(np.float64))[:, None]
-    covariance, x = np.zeros((count, 4, 4)), np.empty((count, 4))
+    covariance, x = np.zeros((count, parameters, parameters)), np.empty(free.shape)
     for _ in range(VECTOR_DRAWS):
-        noise = np.einsum("vab,vb->va", root, rng.standard_normal((count, 4)))
-        along = size * rng.standard_normal((len(size), 4))
-        for c in range(4):
+        noise = np.einsum("vab,vb->va", root, rng.standard_normal(free.shape))
+        along = size * rng.standard_normal((len(size), parameters))
+        for c in range(parameters):
             noise[:, c] += np.bincount(ends[0], along[:, c], count)
             noise[:, c] -= np.bincount(ends[1], along[:, c], count)
         x[:] = 0.0

@@ -160,8 +160,8 @@ def _result(
     p = np.where(at_bound, np.where(p <= lo + near, lo, hi), p)
     free_count = problem.free_count
     own = np.ones(len(rows))
-    covariance = np.zeros((len(rows), 10))
-    lost = np.zeros(len(rows), np.uint8)
+    covariance = np.zeros((len(rows), found.normals.hessian.shape[1]))
+    lost: NDArray[np.unsignedinteger] = np.zeros(len(rows), np.uint8)
     if linked.any():
         held = fixed | at_bound
         if np.isinf(strength):
@@ -239,12 +239,12 @@ def _spread(curves: NDArray[Any]) -> Doubles:
 
 def _pooled_errors(
     setup: Setup, found: Solution, held: NDArray[np.bool_]
-) -> tuple[Doubles, Doubles, NDArray[np.uint8]]:
+) -> tuple[Doubles, Doubles, NDArray[np.unsignedinteger]]:
     """Own share, covariance and undetermined parameters of pooled voxels."""
     label = setup.graph.components()
     size = np.bincount(label)[label].astype(np.float64)
     information = found.normals.hessian * setup.precision[:, None]
-    total = np.zeros((int(label.max()) + 1, 10))
+    total = np.zeros((int(label.max()) + 1, information.shape[1]))
     np.add.at(total, label, information)
     covariance, lost = invert(total[label], held)
     return 1.0 / size, covariance, lost

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
-from kety.fitting.forward import kernel_curves
 from kety.fitting.problem import power_of_two
 from kety.fitting.status import FITTED
 from kety.joint.graph import Places, places
 from kety.joint.likeness import FEW
-from kety.joint.normals import DIAGONAL
+from kety.joint.normals import diagonal, predicted
 from kety.joint.options import Joint
 from kety.joint.setup import Setup, make_setup
 from kety.joint.strength import QUICK, at_strength
@@ -69,9 +68,11 @@ class Choice:
 
 @dataclass(eq=False)
 class _Fold:
-    """Frames left out with the root of their weights, the voxels, and the fit of the others."""
+    """Frames left out of a problem with the root of their weights, the voxels, and the fit of the
+    others."""
 
-    times: Doubles
+    problem: Problem
+    left_out: NDArray[np.intp]
     certainty: Doubles
     rows: NDArray[np.intp]
     measured: NDArray[Any]
@@ -81,17 +82,14 @@ class _Fold:
     def scores(self, strength: float) -> Doubles:
         """Squared errors of the left-out frames in units of the noise, summed for each voxel."""
         setup = self.setup
-        problem = setup.voxels.problem
         found = at_strength(setup, strength, self.latest, QUICK)
         if 0.0 < strength < np.inf:
             self.latest = found.parameters
-        predicted, _ = kernel_curves(
-            problem.aif, self.times, found.parameters, dtype="float32", threads=problem.threads
-        )
+        values = predicted(self.problem, self.left_out, found.parameters)
         if found.normals.baseline is not None:
-            predicted += found.normals.baseline[:, None]
+            values += found.normals.baseline[:, None]
         # Single frames that nothing predicts, as where the patient moved, must not decide.
-        size = np.abs(predicted - self.measured) * self.certainty
+        size = np.abs(values - self.measured) * self.certainty
         size /= np.sqrt(setup.own_noise)[:, None]
         score = np.where(size < FAR, size * size, FAR * (2.0 * size - FAR))
         return np.asarray(score.sum(axis=1))
@@ -239,7 +237,7 @@ def _natural(folds: list[_Fold], joint: Joint) -> float:
     sizes = []
     for fold in folds:
         setup = fold.setup
-        h = setup.voxels.normals(setup.guide).hessian[:, DIAGONAL] * setup.precision[:, None]
+        h = diagonal(setup.voxels.normals(setup.guide).hessian) * setup.precision[:, None]
         middle = np.median(h, axis=0)
         lo, hi = setup.voxels.problem.kernel_bounds()
         used = (hi > lo) & (middle > 0)
@@ -257,6 +255,8 @@ def _folds(
 ) -> list[_Fold]:
     frames = len(problem.times)
     used = np.arange(frames) if problem.weights is None else np.flatnonzero(problem.weights > 0)
+    if problem.initial:  # what the tissue holds at first is told from the first frame on
+        used = used[used > 0]
     fewest = len(used) - -(-len(used) // joint.folds)
     if fewest < problem.free_count + problem.baseline + 2:
         raise KetyError(
@@ -295,7 +295,7 @@ def _folds(
             chosen[rows],
         )
         measured = np.asarray(curves[rows][:, left_out], dtype=np.float64)
-        folds.append(_Fold(problem.times[left_out], certainty, rows, measured, setup))
+        folds.append(_Fold(problem, left_out, certainty, rows, measured, setup))
     if not folds:
         raise KetyError("no voxel can be fitted when frames are left out; give the strength")
     return folds

@@ -45,8 +45,8 @@ class InteriorPoint:
 
     Attributes
     ----------
-    parameters : (V, 4) array
-        Kernel quantities v, a [1/s], k [1/s], tau [s], within their bounds.
+    parameters : (V, P) array
+        The solver's quantities, such as v, a [1/s], k [1/s], tau [s], within their bounds.
     energy : float
         Energy there (see `kety.joint.energy`).
     iterations : int
@@ -87,9 +87,9 @@ def interior_point(
     curves : (V, T) array
     edges : (V, V) sparse or dense
         Weights of the pairs, symmetric, 0 on the diagonal.
-    metric : (4, 4) or (V, 4, 4) array
+    metric : (P, P) or (V, P, P) array
         Q in kernel units.
-    start : (V, 4) array
+    start : (V, P) array
         Kernel quantities to start from; clipped to the bounds.
     hessian : {"bfgs", "gauss_newton"}
         Limited-memory BFGS, as in the paper, or the penalty's Hessian with JᵀJ for the data's.
@@ -118,7 +118,7 @@ def interior_point(
     if max_iterations < 1:
         raise KetyError(f"max_iterations must be at least 1, found {max_iterations!r}")
     terms = checked_terms(problem, curves, edges, metric)
-    theta, iterations = checked_parameters(start, len(terms.curves)), 0
+    theta, iterations = checked_parameters(start, len(terms.curves), problem.size), 0
     for _ in range(ROUNDS):
         scaled = _Scaled(terms, theta)
         left = max_iterations - iterations
@@ -137,7 +137,7 @@ def interior_point(
 def _solve(
     casadi: Any, scaled: _Scaled, hessian: str, tolerance: float, max_iterations: int
 ) -> tuple[Floats, dict[str, Any]]:
-    """Kernel quantities (V, 4) where IPOPT ends, and its statistics."""
+    """Kernel quantities (V, P) where IPOPT ends, and its statistics."""
     options: dict[str, Any] = {
         "no_nlp_grad": True,
         "print_time": False,
@@ -196,7 +196,7 @@ class _Scaled:
         self._last: tuple[bytes, list[float | Floats]] = (b"", [])
 
     def theta(self, x: Floats) -> Floats:
-        """Kernel quantities (V, 4) of the unknowns."""
+        """Kernel quantities (V, P) of the unknowns."""
         theta = self.whole.copy()
         theta[:, self.free] = x.reshape(self.scale.shape) * self.scale
         return np.clip(theta, self.lo, self.hi)
@@ -244,7 +244,7 @@ class _Scaled:
         assert slopes is not None
         w, q = self.terms.edges, self.terms.metric
         degree: Floats = np.asarray(w.sum(axis=1))
-        around: Floats = np.asarray(w @ q.reshape(-1, 16)).reshape(q.shape)
+        around: Floats = np.asarray(w @ q.reshape(len(q), -1)).reshape(q.shape)
         data: Floats = 2.0 * np.einsum("vtp,vtq->vpq", slopes, slopes)
         blocks = data + degree[:, None, None] * q + around
         return blocks[:, self.free[:, None], self.free]

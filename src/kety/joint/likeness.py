@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fitting.forward import kernel_curves
 from kety.joint.graph import FEATURES, Graph, Places, graph_of, window_graph
+from kety.joint.normals import exact_curves
 
 if TYPE_CHECKING:
     from kety.fitting.problem import Problem
@@ -78,7 +78,7 @@ def subspace(problem: Problem, parameters: Doubles, variance: float, seed: int =
     chosen = parameters
     if len(parameters) > SAMPLE:
         chosen = parameters[np.sort(rng.choice(len(parameters), SAMPLE, replace=False))]
-    curves, _ = kernel_curves(problem.aif, problem.times, chosen, threads=problem.threads)
+    curves = exact_curves(problem, chosen)
     weights = np.ones(len(problem.times)) if problem.weights is None else problem.weights
     weights = weights / weights.mean()
     root = np.sqrt(weights)

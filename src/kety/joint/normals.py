@@ -1,27 +1,56 @@
-"""Sums of squares and normal equations of all voxels at given parameters, by the native kernel."""
+"""Sums of squares and normal equations of all voxels at given parameters.
+
+Models of one exponential and of several have native kernels. Any other is taken through its curves
+and their slopes by plain NumPy, which is also the slow twin of both.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.engine import kernel_input
+from kety.fitting.forward import kernel_curves
+from kety.fitting.problem import power_of_two
+from kety.fitting.solve import problem_curves
+from kety.fitting.terms import TermsKernel, terms_curves, terms_kernel
 
 if TYPE_CHECKING:
     from kety.fitting.problem import Problem
 
 Doubles = NDArray[np.float64]
-DIAGONAL = [0, 2, 5, 9]
-"""Places of the diagonal in a packed lower triangle of 4 x 4."""
+BLOCK = 1024
+"""Voxels whose slopes plain NumPy holds at a time."""
+
+
+def size_of(packed: NDArray[Any]) -> int:
+    """P of packed lower triangles (..., P (P + 1) / 2)."""
+    return (isqrt(8 * packed.shape[-1] + 1) - 1) // 2
+
+
+def diagonal_places(size: int) -> list[int]:
+    """Places of the diagonal in a packed lower triangle of size x size."""
+    return [i * (i + 3) // 2 for i in range(size)]
+
+
+DIAGONAL = diagonal_places(4)
+"""Those of v, a, k and tau."""
+
+
+def diagonal(packed: Doubles) -> Doubles:
+    """Diagonals (..., P) of packed symmetric matrices (..., P (P + 1) / 2)."""
+    return packed[..., diagonal_places(size_of(packed))]
 
 
 @dataclass(frozen=True)
 class Normals:
-    """``cost`` (V,) weighted, ``unweighted`` (V,), ``gradient`` (V, 4) = J'r, packed ``hessian``
-    (V, 10) = J'J, and the fitted constant ``baseline`` (V,) where the problem has one."""
+    """``cost`` (V,) weighted, ``unweighted`` (V,), ``gradient`` (V, P) = J'r, packed ``hessian``
+    (V, P (P + 1) / 2) = J'J, and the fitted constant ``baseline`` (V,) where the problem has one.
+    """
 
     cost: Doubles
     unweighted: Doubles
@@ -35,14 +64,15 @@ class Voxels:
     """The curves of a joint fit and what the kernel needs to evaluate them.
 
     ``curves`` (V, T), finite, in the unit of the input; ``scale``: the input's, by which costs are
-    divided twice inside the kernel. Parameters are v, a, k, tau in kernel units.
+    divided twice inside the kernel; ``kernel``: a model of one exponential's pieces, or all that
+    one of several needs. Parameters are the solver's quantities.
     """
 
     problem: Problem
     curves: NDArray[Any]
     scale: float
     weights: Doubles | None
-    levels: list[dict[str, Any]]
+    kernel: list[dict[str, Any]] | TermsKernel
 
     def __len__(self) -> int:
         return len(self.curves)
@@ -58,65 +88,157 @@ class Voxels:
         return float(len(self.problem.times) if weights is None else weights.sum())
 
     def normals(self, parameters: Doubles, precision: Doubles | None = None) -> Normals:
-        """Normal equations at ``parameters`` (V, 4), in the square of the curves' unit.
+        """Normal equations at ``parameters`` (V, P), in the square of the curves' unit.
 
         Weighted quantities refer to the weights divided by a power of two (`kernel_input`), and are
         multiplied by the ``precision`` (V,) of each voxel.
         """
         from kety import _native
 
-        count, problem = len(self), self.problem
-        lo, hi = problem.kernel_bounds()
-        single = problem.dtype == np.float32
-        cost, unweighted = np.empty(count), np.empty(count)
-        gradient, hessian = np.empty((count, 4)), np.empty((count, 10))
-        baseline = np.empty(count) if problem.baseline else None
-        weights = self.weights
-        solver = _native.normals_single if single else _native.normals_double
-        solver(
-            self.levels,
-            problem.times,
-            self.curves,
-            None if weights is None else np.ascontiguousarray(weights, dtype=problem.dtype),
-            {
-                "baseline": problem.baseline,
-                "weight_sum": self.weight_sum,
-                "curve_scale": 1.0 / self.scale,
-                "tau_lo": float(lo[3]),
-                "tau_hi": float(hi[3]),
-            },
-            np.ascontiguousarray(parameters, dtype=np.float64),
-            np.ones(count) if precision is None else precision,
-            cost,
-            unweighted,
-            gradient,
-            hessian,
-            baseline,
-            problem.threads,
-            "",
+        count, problem, size = len(self), self.problem, self.problem.size
+        out = Normals(
+            np.empty(count),
+            np.empty(count),
+            np.empty((count, size)),
+            np.empty((count, size * (size + 1) // 2)),
+            np.empty(count) if problem.baseline else None,
         )
-        return Normals(cost, unweighted, gradient, hessian, baseline)
+        written = (out.cost, out.unweighted, out.gradient, out.hessian, out.baseline)
+        theta = np.ascontiguousarray(parameters, dtype=np.float64)
+        factor = np.ones(count) if precision is None else precision
+        kernel, times, threads = self.kernel, problem.times, problem.threads
+        if isinstance(kernel, TermsKernel):
+            _native.terms_normals_double(
+                kernel.program,
+                kernel.levels,
+                times,
+                self.curves,
+                kernel.weights,
+                kernel.options(),
+                theta,
+                factor,
+                *written,
+                threads,
+                "",
+            )
+            return out
+        lo, hi = problem.kernel_bounds()
+        options = {
+            "baseline": problem.baseline,
+            "weight_sum": self.weight_sum,
+            "curve_scale": 1.0 / self.scale,
+            "tau_lo": float(lo[3]),
+            "tau_hi": float(hi[3]),
+        }
+        single = problem.dtype == np.float32
+        solver = _native.normals_single if single else _native.normals_double
+        weights = self.weights
+        if weights is not None:
+            weights = np.ascontiguousarray(weights, dtype=problem.dtype)
+        solver(kernel, times, self.curves, weights, options, theta, factor, *written, threads, "")
+        return out
 
 
 def make_voxels(problem: Problem, curves: NDArray[Any]) -> Voxels:
-    """Curves (V, T), all finite, ready for `Voxels.normals`."""
+    """Curves (V, T), all finite, ready for `Voxels.normals`.
+
+    Parameters of models of several terms depend on each other so much that their normal equations
+    are formed in double precision, whatever the problem's.
+    """
+    if problem.by_terms:
+        kernel = terms_kernel(problem)
+        data = np.ascontiguousarray(curves, dtype=np.float64)
+        return Voxels(problem, data, kernel.scale, kernel.weights, kernel)
     scale, _, weights, levels = kernel_input(problem)
     data = np.ascontiguousarray(curves, dtype=problem.dtype)
     return Voxels(problem, data, scale, weights, levels)
 
 
+def values_and_slopes(problem: Problem, parameters: Doubles) -> tuple[Doubles, Doubles]:
+    """Curves (V, T) of the exact model and their slopes (V, T, P) in the solver's quantities."""
+    if problem.by_terms:
+        values, slopes = terms_curves(terms_kernel(problem), parameters, jacobian=True)
+    else:
+        values, slopes = kernel_curves(problem.aif, problem.times, parameters, jacobian=True)
+    assert slopes is not None
+    return values, slopes
+
+
+def plain_normals(
+    problem: Problem, curves: NDArray[Any], parameters: Doubles, precision: Doubles | None = None
+) -> Normals:
+    """`Voxels.normals` by curves and slopes, for any model; arguments and results as there."""
+    weights = np.ones(len(problem.times))
+    if problem.weights is not None:
+        weights = problem.weights / power_of_two(float(problem.weights.max()))
+    parts = []
+    for first in range(0, max(len(curves), 1), BLOCK):
+        values, slopes = values_and_slopes(problem, parameters[first : first + BLOCK])
+        r = values - curves[first : first + BLOCK]
+        offset = np.zeros(len(r))
+        if problem.baseline:
+            share = weights / weights.sum()
+            offset = -(r @ share)
+            r = r + offset[:, None]
+            slopes = slopes - np.einsum("t,vtp->vp", share, slopes)[:, None]
+        weighted = weights[:, None] * slopes
+        part = Normals(
+            (r * r) @ weights,
+            np.einsum("vt,vt->v", r, r),
+            np.einsum("vtp,vt->vp", weighted, r),
+            pack(np.einsum("vtp,vtq->vpq", weighted, slopes)),
+            offset if problem.baseline else None,
+        )
+        parts.append(part)
+    every = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Normals)}
+    joined: dict[str, Any] = {
+        name: None if values[0] is None else np.concatenate(values)
+        for name, values in every.items()
+    }
+    whole = Normals(**joined)
+    return whole if precision is None else weighted_normals(whole, precision)
+
+
+def weighted_normals(normals: Normals, factor: Doubles) -> Normals:
+    """Cost, gradient and Hessian times a factor (V,) of each voxel."""
+    return replace(
+        normals,
+        cost=normals.cost * factor,
+        gradient=normals.gradient * factor[:, None],
+        hessian=normals.hessian * factor[:, None],
+    )
+
+
+def exact_curves(problem: Problem, parameters: Doubles) -> Doubles:
+    """Curves (V, T) of the exact model, in double precision."""
+    if problem.by_terms:
+        return problem_curves(replace(problem, dtype=np.dtype(np.float64)), parameters)
+    return kernel_curves(problem.aif, problem.times, parameters, threads=problem.threads)[0]
+
+
+def predicted(problem: Problem, frames: NDArray[np.intp], parameters: Doubles) -> Doubles:
+    """The model's curves (V, n) at some of the frames."""
+    if problem.by_terms:  # what the tissue holds at first is told from the first frame on
+        return problem_curves(problem, parameters)[:, frames]
+    times = problem.times[frames]
+    return kernel_curves(problem.aif, times, parameters, dtype="float32", threads=problem.threads)[
+        0
+    ]
+
+
 def unpack(packed: Doubles) -> Doubles:
-    """Symmetric matrices (..., 4, 4) from packed lower triangles (..., 10)."""
-    i, j = np.tril_indices(4)
-    full = np.empty((*packed.shape[:-1], 4, 4))
+    """Symmetric matrices (..., P, P) from packed lower triangles (..., P (P + 1) / 2)."""
+    size = size_of(packed)
+    i, j = np.tril_indices(size)
+    full = np.empty((*packed.shape[:-1], size, size))
     full[..., i, j] = packed
     full[..., j, i] = packed
     return full
 
 
 def pack(full: Doubles) -> Doubles:
-    """Packed lower triangles (..., 10) of symmetric matrices (..., 4, 4)."""
-    i, j = np.tril_indices(4)
+    """Packed lower triangles (..., P (P + 1) / 2) of symmetric matrices (..., P, P)."""
+    i, j = np.tril_indices(full.shape[-1])
     return np.ascontiguousarray(full[..., i, j])
 
 

@@ -44,11 +44,13 @@ WILD = 100.0
 class Setup:
     """A joint fit ready to be solved at any strength.
 
-    ``voxelwise`` and ``guide`` (V, 4): parameters of every voxel by itself, and of the mean curve
+    ``voxelwise`` and ``guide`` (V, P): parameters of every voxel by itself, and of the mean curve
     of it and its neighbours, kernel units. ``precision`` (V,): weight of its sum of squares.
-    ``metric`` (V, 10): Q. ``unit``: what a strength of 1 multiplies the weights by. ``solver``
-    solves curves one by one. ``noise`` (V,): variance of a frame of weight 1, averaged among
-    neighbours; ``own_noise`` (V,): of the voxel itself. ``voxelwise_cost`` (V,): of ``voxelwise``.
+    ``metric`` (V, P (P + 1) / 2): Q. ``unit``: what a strength of 1 multiplies the weights by.
+    ``solver`` solves curves one by one. ``noise`` (V,): variance of a frame of weight 1, averaged
+    among neighbours; ``own_noise`` (V,): of the voxel itself. ``voxelwise_cost`` (V,): of
+    ``voxelwise``.
+    ``bands``: stretches between the jumps along a delay, by its place among the parameters.
     """
 
     voxels: Voxels
@@ -62,21 +64,21 @@ class Setup:
     unit: float
     voxelwise: Doubles
     guide: Doubles
-    bands: Doubles
+    bands: dict[int, Doubles]
 
     def penalty(self, strength: float) -> Penalty:
         """The penalty at a strength, in the unit of `Joint.strength`."""
         return Penalty(self.graph, self.metric, float(strength * self.unit))
 
     def bounds(self, parameters: Doubles) -> Bounds:
-        """Bounds (V, 4) around parameters: delays stay between the jumps where they start."""
+        """Bounds (V, P) around parameters: delays stay between the jumps where they start."""
         lo, hi = self.voxels.problem.kernel_bounds()
         lower = np.tile(lo, (len(parameters), 1))
         upper = np.tile(hi, (len(parameters), 1))
-        if len(self.bands) > 1:
-            which = np.searchsorted(self.bands[:, 0], parameters[:, 3], side="right") - 1
-            band = self.bands[np.maximum(which, 0)]
-            lower[:, 3], upper[:, 3] = band[:, 0], band[:, 1]
+        for slot, bands in self.bands.items():
+            which = np.searchsorted(bands[:, 0], parameters[:, slot], side="right") - 1
+            band = bands[np.maximum(which, 0)]
+            lower[:, slot], upper[:, slot] = band[:, 0], band[:, 1]
         return Bounds(lower, upper)
 
 
@@ -97,7 +99,7 @@ def make_setup(
         Solves a block of curves voxel by voxel, whether they enhance or not.
     curves : (V, T) array
         Curves of the voxels that take part, all finite.
-    voxelwise : (V, 4) array
+    voxelwise : (V, P) array
         Their parameters one by one, kernel units.
     where
         Their places on a grid; None where the order of voxels says nothing.
@@ -129,10 +131,10 @@ def make_setup(
         weights = problem.weights
         scale = 1.0 if weights is None else power_of_two(float(weights.max()))
         precision = np.full(len(voxels), scale)
-        metric = pack(np.broadcast_to(np.eye(4), (len(voxels), 4, 4)))
+        metric = pack(
+            np.broadcast_to(np.eye(problem.size), (len(voxels), problem.size, problem.size))
+        )
         unit = 2.0 * len(problem.times) / len(voxels)  # equation 3
-    lo, hi = problem.kernel_bounds()
-    _, _, band = delay_cells(problem.aif, problem.times, float(lo[3]), float(hi[3]))
     return Setup(
         voxels,
         solver,
@@ -145,7 +147,7 @@ def make_setup(
         unit,
         voxelwise,
         guide,
-        np.unique(band, axis=0),
+        _bands(problem),
     )
 
 
@@ -233,7 +235,7 @@ def _guide(
     back: Doubles,
     voxelwise: Doubles,
 ) -> Doubles:
-    """Parameters (V, 4) of each voxel's mean curve with its neighbours; those alone keep theirs."""
+    """Parameters (V, P) of each voxel's mean curve with its neighbours; those alone keep theirs."""
     guide = voxelwise.copy()
     linked = np.flatnonzero(graph.neighbours > 0)
     if len(linked):
@@ -245,6 +247,21 @@ def _guide(
             found = solver(curves).parameters.astype(np.float64)
             guide[part] = np.where(np.isfinite(found), found, voxelwise[part])
     return guide
+
+
+def _bands(problem: Problem) -> dict[int, Doubles]:
+    """Stretches (n, 2) between the jumps of the model along its delays, by their place among the
+    solver's quantities; of those alone that have jumps."""
+    lo, hi = problem.kernel_bounds()
+    delays = [p.name for p in problem.parameters if p.is_delay]
+    out = {}
+    for name, source in zip(delays, problem.inputs, strict=True):
+        slot = problem.slot(name)
+        _, _, band = delay_cells(source, problem.times, float(lo[slot]), float(hi[slot]))
+        bands = np.unique(band, axis=0)
+        if len(bands) > 1:
+            out[slot] = bands
+    return out
 
 
 def every_voxel(problem: Problem) -> Problem:

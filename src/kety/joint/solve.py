@@ -12,13 +12,23 @@ loss of the multi-task paper (equation 3).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.joint.normals import DIAGONAL, Normals, Voxels, put, rows_of
+from kety.joint.block_system import BlockSystem
+from kety.joint.normals import (
+    Normals,
+    Voxels,
+    diagonal,
+    diagonal_places,
+    put,
+    rows_of,
+    size_of,
+    weighted_normals,
+)
 
 if TYPE_CHECKING:
     from kety._native import GraphSystem
@@ -45,11 +55,15 @@ SINGLE_REACH = 1e-5
 TOO_STRONG = 1e4
 """Strength times mean degree that single precision does not hold beside the data."""
 FIRST_DAMPING = 1e-4
+NATIVE_SIZE = 4
+"""Parameters of a voxel that the core's systems are made for."""
+
+System: TypeAlias = "GraphSystem | BlockSystem"
 
 
 @dataclass(frozen=True, eq=False)
 class Penalty:
-    """``graph`` between voxels, packed ``metric`` (V, 10) of differences, and ``strength``."""
+    """``graph`` between voxels, packed ``metric`` Q (V, P (P + 1) / 2), and ``strength``."""
 
     graph: Graph
     metric: Doubles
@@ -86,7 +100,7 @@ TIGHT = Tolerances(fall=0.0, relative=1e-13, steps=200, linear=1e-8, linear_step
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """``parameters`` (V, 4) in kernel units with their ``normals``; ``energies`` after each step,
+    """``parameters`` (V, P) in kernel units with their ``normals``; ``energies`` after each step,
     never rising; ``steps`` of Gauss-Newton and ``linear_steps`` of conjugate gradients in all;
     ``lost`` (V,): voxels that were still on their way when the steps ran out."""
 
@@ -109,7 +123,7 @@ class Solution:
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Lower and upper bounds of every voxel's parameters, (V, 4) each."""
+    """Lower and upper bounds of every voxel's parameters, (V, P) each."""
 
     lower: Doubles
     upper: Doubles
@@ -129,13 +143,14 @@ def solve(
 ) -> Solution:
     """Minimise the energy from the best of the ``starts``; it falls in every step.
 
-    ``starts``: parameters (V, 4), kernel units, each with its ``bounds``. ``precision`` (V,):
+    ``starts``: parameters (V, P), kernel units, each with its ``bounds``. ``precision`` (V,):
     weight of each voxel's sum of squares. Voxels without neighbours stay at their start: nothing
     pulls them, and however large their sums of squares are, they must not hide the others'.
     """
     stop = tolerances or Tolerances()
     single = (
         voxels.problem.dtype == np.float32
+        and not voxels.problem.by_terms
         and stop.linear > SINGLE_REACH
         and penalty.strength * penalty.graph.mean_degree < TOO_STRONG
     )
@@ -172,12 +187,12 @@ def solve(
     lost = np.zeros(len(voxels), bool) if converged else bad
     if not converged and not lost.any():
         lost[:] = True
-    normals = weighted(now, 1.0 / precision)
+    normals = weighted_normals(now, 1.0 / precision)
     return Solution(p, normals, tuple(e + constant for e in energies), linear_steps, lost)
 
 
 def _begin(
-    system: GraphSystem,
+    system: System,
     voxels: Voxels,
     precision: Doubles,
     linked: NDArray[np.bool_],
@@ -190,36 +205,33 @@ def _begin(
     return bounds, p, now, force, float(now.cost[linked].sum() + _inner(p, force))
 
 
-def graph_system(penalty: Penalty, threads: int, *, single: bool = True) -> GraphSystem:
-    """The core's system for a penalty; data blocks are set by each user."""
+def graph_system(penalty: Penalty, threads: int, *, single: bool = True) -> System:
+    """The system for a penalty, the core's where it can be; data blocks are set by each user."""
     from kety import _native
 
     graph = penalty.graph
-    system = _native.GraphSystem(graph.rows, graph.columns, graph.weights, single, threads, "")
+    system: System
+    if size_of(penalty.metric) == NATIVE_SIZE:
+        system = _native.GraphSystem(graph.rows, graph.columns, graph.weights, single, threads, "")
+    else:
+        system = BlockSystem(graph)
     system.prepare(penalty.metric, penalty.strength, penalty.strong)
     return system
 
 
-def pull(system: GraphSystem, x: Doubles) -> Doubles:
+def pull(system: System, x: Doubles) -> Doubles:
     """L x, half the gradient of the penalty."""
     y = np.empty_like(x)
     system.penalty(np.ascontiguousarray(x), y)
     return y
 
 
-def weighted(normals: Normals, factor: Doubles) -> Normals:
-    """Cost, gradient and Hessian times a factor (V,) of each voxel."""
-    return replace(
-        normals,
-        cost=normals.cost * factor,
-        gradient=normals.gradient * factor[:, None],
-        hessian=normals.hessian * factor[:, None],
-    )
-
-
-def bits(chosen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Choices of parameters (V, 4) as the bits of one number (V,)."""
-    return np.packbits(chosen, axis=1, bitorder="little").ravel()
+def bits(chosen: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
+    """Choices of parameters (V, P) as the bits of one number (V,), of 8 bits or as many as it
+    takes."""
+    size = chosen.shape[1]
+    dtype = np.min_scalar_type((1 << size) - 1)
+    return np.asarray(chosen @ (1 << np.arange(size, dtype=np.uint64)), dtype=dtype)
 
 
 def _inner(a: Doubles, b: Doubles) -> float:
@@ -227,10 +239,10 @@ def _inner(a: Doubles, b: Doubles) -> float:
 
 
 def _times(packed: Doubles, x: Doubles) -> Doubles:
-    """Products of packed symmetric matrices (V, 10) with vectors (V, 4)."""
+    """Products of packed symmetric matrices (V, P (P + 1) / 2) with vectors (V, P)."""
     y = np.zeros_like(x)
     place = 0
-    for i in range(4):
+    for i in range(x.shape[1]):
         for j in range(i + 1):
             m = packed[:, place]
             y[:, i] += m * x[:, j]
@@ -241,7 +253,7 @@ def _times(packed: Doubles, x: Doubles) -> Doubles:
 
 
 def _step(
-    system: GraphSystem,
+    system: System,
     now: Normals,
     force: Doubles,
     p: Doubles,
@@ -252,7 +264,7 @@ def _step(
 ) -> tuple[Doubles, int]:
     """The damped Gauss-Newton step within the bounds, by an active set, and its linear steps."""
     slope = now.gradient + force
-    held = (bounds.upper <= bounds.lower) | (now.hessian[:, DIAGONAL] <= 0) & (force == 0)
+    held = (bounds.upper <= bounds.lower) | (diagonal(now.hessian) <= 0) & (force == 0)
     held |= ~linked[:, None]
     held |= (p <= bounds.lower) & (slope > 0) | (p >= bounds.upper) & (slope < 0)
     step, fixed = np.zeros_like(p), np.zeros_like(p)
@@ -264,7 +276,7 @@ def _step(
         if len(rows):
             rest -= pull(system, fixed)
             block = now.hessian[rows]
-            block[:, DIAGONAL] *= 1.0 + damping[rows, None]
+            block[:, diagonal_places(p.shape[1])] *= 1.0 + damping[rows, None]
             rest[rows] -= _times(block, fixed[rows])
         rest[held] = 0.0
         system.blocks(now.hessian, damping, bits(~held))
@@ -291,7 +303,7 @@ class _Trial:
 
 
 def _descend(
-    system: GraphSystem,
+    system: System,
     voxels: Voxels,
     precision: Doubles,
     bounds: Bounds,
@@ -340,19 +352,22 @@ def _descend(
     return _Trial(p, now, force, energy, bad | hurt)
 
 
+def _predicted(now: Normals, move: Doubles, threads: int) -> Doubles:
+    """Change of each voxel's quadratic model (V,) by a move: 2 g'm + m'H m."""
+    from kety import _native
+
+    if move.shape[1] != NATIVE_SIZE:
+        twice = 2.0 * now.gradient + _times(now.hessian, move)
+        return np.asarray(np.einsum("vi,vi->v", twice, move))
+    expected = np.empty(len(move))
+    _native.quadratic(now.gradient, now.hessian, move, expected, threads)
+    return expected
+
+
 def _misfits(
     voxels: Voxels, now: Normals, after: Normals, move: Doubles, unit: float
 ) -> NDArray[np.bool_]:
     """Voxels (V,) whose sum of squares exceeds what its quadratic model says of the move."""
-    from kety import _native
-
-    expected = np.empty(len(voxels))
-    _native.quadratic(
-        now.gradient,
-        now.hessian,
-        np.ascontiguousarray(move),
-        expected,
-        voxels.problem.threads,
-    )
+    expected = _predicted(now, np.ascontiguousarray(move), voxels.problem.threads)
     excess = after.cost - now.cost - expected
     return np.asarray(~(excess <= MISFIT * np.abs(expected) + SMALL_MISFIT * unit))

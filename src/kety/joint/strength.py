@@ -28,7 +28,7 @@ def at_strength(
 ) -> Solution:
     """The joint estimate at a strength, in the unit of `Joint.strength`.
 
-    It begins at the voxelwise parameters or, where their energy is less, at ``start`` (V, 4),
+    It begins at the voxelwise parameters or, where their energy is less, at ``start`` (V, P),
     kernel units, by default the guide's.
     """
     if strength == 0.0 or not len(setup.graph.columns):
@@ -58,7 +58,7 @@ def _fixed(setup: Setup, parameters: Doubles) -> Solution:
 
 
 def pooled(setup: Setup) -> Doubles:
-    """Parameters (V, 4) with one fit for all voxels that the graph connects.
+    """Parameters (V, P) with one fit for all voxels that the graph connects.
 
     The sum of their sums of squares is that of their mean curve, but for a constant.
     """
@@ -75,6 +75,6 @@ def pooled(setup: Setup) -> Doubles:
     weight = np.asarray(gather.sum(axis=1)).ravel()
     mean = (gather[several] @ setup.voxels.curves) / weight[several][:, None]
     found = setup.solver(mean.astype(setup.voxels.problem.dtype)).parameters.astype(np.float64)
-    every = np.full((len(size), 4), np.nan)
+    every = np.full((len(size), parameters.shape[1]), np.nan)
     every[several] = found
     return np.where(np.isfinite(every[label]), every[label], parameters)

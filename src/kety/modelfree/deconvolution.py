@@ -147,10 +147,11 @@ def deconvolve(
             known = block.enhancing & (level > 0)
             maps["residue"][block.voxels[known]] = _FLOW * response[known]
 
-    # Blocks write to different voxels, and NumPy computes without Python's lock.
+    # Blocks write to different voxels, and NumPy computes without Python's lock. They are so small
+    # that the matrix library does not start threads of its own for the products of the climb.
     pool = ThreadPoolExecutor(_checked_threads(threads))
     try:
-        for _ in pool.map(estimate, blocks(given.voxels, solver.lags.size)):
+        for _ in pool.map(estimate, blocks(given.voxels, 2 * solver.lags.size)):
             pass
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

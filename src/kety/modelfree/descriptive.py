@@ -99,7 +99,7 @@ def semiquantitative(
     -----
     The maximum slope is that of the steepest least-squares line through the frames within
     ``window``. Differences of neighbouring frames follow the noise: at 6 HU, frames 1.5 s apart
-    and a 300 HU input their root-mean-square error is 159 %, that of lines over 6 s 21 %
+    and a 300 HU input their root-mean-square error is 158 %, that of lines over 6 s 22 %
     (``docs/modelfree.md``). Areas integrate the straight lines between frames exactly, the first
     and last interval in part. The late value of the washout ratio is that of the late line at the
     last frame: 100 (peak - late) / peak.
@@ -193,8 +193,8 @@ def _plan(
         linear["washout_slope"] = SECONDS_PER_MINUTE * slope
     else:
         warnings.warn(
-            f"{chosen.size} frames from {late:g} s on tell no washout, at least {_FEWEST_LATE} "
-            "are needed; give an earlier late",
+            f"too few frames from {late:g} s on to tell the washout: {chosen.size}, at least "
+            f"{_FEWEST_LATE} are needed; give an earlier late",
             stacklevel=3,
         )
     slopes, means, starts = lines(t, window)

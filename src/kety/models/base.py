@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kety.errors import KetyError
 from kety.models.trace import Dual, Recorder, Symbol
 from kety.units import PER_100ML, SECONDS_PER_MINUTE
 
@@ -36,6 +37,24 @@ UNIT_FACTORS: Final[Mapping[str, float]] = {
     "1": 1.0,
 }
 """What a public unit is in units of s and of fractions."""
+
+
+def unit_factor(unit: str) -> float:
+    """What a public unit is in units of s and of fractions; others than time stay as they are.
+
+    Raises
+    ------
+    KetyError
+        For a time in another unit than s and min.
+    """
+    if unit in UNIT_FACTORS:
+        return UNIT_FACTORS[unit]
+    parts = unit.split("/") if isinstance(unit, str) else ["h"]
+    if parts[0] == "min" or {"h", "ms", "hour", "day", "100mL"} & set(parts) or "min" in parts[1:-1]:
+        raise KetyError(
+            f"the unit {unit!r} is not known; give times in s, rates per s or min, and fractions"
+        )
+    return 1.0 / SECONDS_PER_MINUTE if parts[-1] == "min" else 1.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +128,7 @@ class Parameter:
 
     def kernel_factor(self, aif: InputFunction) -> float:
         """Kernel quantity = factor x parameter, for an input as measured (``aif.site``)."""
-        factor = UNIT_FACTORS[self.unit]
+        factor = unit_factor(self.unit)
         scales = self.per is not None and (self.role in ("v", "a") or self.role is None)
         if scales and self.per != aif.site:
             plasma_fraction = 1.0 - aif.hematocrit

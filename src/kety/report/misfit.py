@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.fitting.problem import Problem, make_problem
+from kety.fitting.sensitivity import ExactModel
 from kety.models import get_model
 from kety.report.content import Finding, Study, percent
 from kety.residuals import AUTOCORRELATION, BAND, whiteness
@@ -62,8 +63,9 @@ def misfit(study: Study, voxels: NDArray[np.intp], residuals: NDArray[np.float64
         problem = _problem(study, name, values.astype(np.float64))
         if problem is None:
             return None
-        free = np.isfinite(errors)
-        parts.append(whiteness(problem, residuals[part], values.astype(np.float64), free))
+        slopes = ExactModel(problem).curves_and_slopes(values.astype(np.float64))[1]
+        slopes *= np.isfinite(errors)[:, None, :]
+        parts.append(whiteness(problem, residuals[part], slopes))
     return _counted(np.concatenate(parts, axis=1)) if parts else None
 
 
