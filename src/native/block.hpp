@@ -122,16 +122,12 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
         set<T, W>(h[i], l, id[l] < 0 ? T(0) : s.h[i * s.tasks + id[l]]);
     }
     covariance<T, W>(problem, p, h, c, bound, lost);
-    V lo[P], hi[P], variance;
+    V variance;
     M wide[P];
-    for (int i = 0; i < P; ++i) {
-      lo[i] = V{} + problem.lo[i];
-      hi[i] = V{} + problem.hi[i];
-    }
     for (int l = 0; l < W; ++l)
       set<T, W>(variance, l,
                 id[l] < 0 || spare <= 0 ? T(0) : s.cost[id[l]] / static_cast<T>(spare));
-    too_wide<T, W, P>(problem.fixed, h, bound, c, lo, hi, variance, wide);
+    too_wide<T, W, P>(problem.fixed, h, bound, c, call.span, variance, wide);
     for (int l = 0; l < W && b0 + l < n; ++l) {
       const int b = b0 + l, t = id[l];
       const long o = b;

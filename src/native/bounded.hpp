@@ -194,13 +194,13 @@ KETY_FN void inverse_of(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W
   for (int i = 0; i < P; ++i) lost[i] |= weak[i];
 }
 
-// Parameters whose data do not narrow what the bounds allow: one standard error to either side
-// spans the whole range. Those that stand at a bound are judged as if they were free. `variance` is
-// that of the noise; `c` the inverse of J'J off the bounds.
+// Parameters with an error as large as `span`, half the range that they come in at all. Those that
+// stand at a bound are judged as if they were free. `variance` is that of the noise; `c` the
+// inverse of J'J off the bounds.
 template <class T, int W, int P>
 KETY_FN void too_wide(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W>* bound,
-                      const Lanes<T, W>* c, const Lanes<T, W>* lo, const Lanes<T, W>* hi,
-                      const Lanes<T, W>& variance, Mask<T, W>* wide) {
+                      const Lanes<T, W>* c, const double* span, const Lanes<T, W>& variance,
+                      Mask<T, W>* wide) {
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   const V zero = {};
@@ -214,7 +214,7 @@ KETY_FN void too_wide(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W>*
   for (int i = 0; i < P; ++i) lost[i] = zero != zero;
   if (any<T, W>(any_bound)) inverse_of<T, W, P>(fixed, h, held, free, lost);
   for (int i = 0; i < P; ++i) {
-    const V half = T(0.5) * (hi[i] - lo[i]);
+    const T half = static_cast<T>(span[i]);
     const V own = bound[i] ? free[pair(i, i)] : c[pair(i, i)];
     wide[i] = none_of(held[i]) & ((own * variance > half * half) | (bound[i] & lost[i]));
   }

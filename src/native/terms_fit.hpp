@@ -304,16 +304,12 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
       lost[i] = zero != zero;
     }
     inverse_of<T, W, P>(call.fixed, h, bound, c, lost);
-    V lo[P], hi[P], variance;
+    V variance;
     M wide[P];
-    for (int i = 0; i < P; ++i) {
-      lo[i] = zero + static_cast<T>(call.lo[i]);
-      hi[i] = zero + static_cast<T>(call.hi[i]);
-    }
     for (int l = 0; l < W; ++l)
       set<T, W>(variance, l,
                 id[l] < 0 || spare <= 0 ? T(0) : s.cost[id[l]] / static_cast<T>(spare));
-    too_wide<T, W, P>(call.fixed, h, bound, c, lo, hi, variance, wide);
+    too_wide<T, W, P>(call.fixed, h, bound, c, call.span, variance, wide);
     for (int l = 0; l < W && b0 + l < n; ++l) {
       const long o = b0 + l;
       const int t = id[l];

@@ -64,8 +64,8 @@ struct FitCall : CurvesOfVoxels {
   // Where the search looks at some of the frames only: its weights, 0 for the others; or null.
   const void* search_weights;
   double search_weight_sum;
-  int frames_used;  // frames of weight above 0
-  double lo[4], hi[4];
+  int frames_used;               // frames of weight above 0
+  double lo[4], hi[4], span[4];  // span: an error from which on a parameter is not determined
   // dictionary
   int delays, rates, rank, scan_rank;
   const float *delay_centre, *delay_half, *rate_centre, *rate_half;
@@ -160,7 +160,7 @@ struct TermsCall {
   const long long* first;  // (voxels + 1): the tasks of each voxel
   const double* start;     // (tasks, parameters)
   const double* band;      // (tasks, 2): s, jumps that the first group's delay does not cross
-  double lo[kMaxParameters], hi[kMaxParameters], xfloor[kMaxParameters];
+  double lo[kMaxParameters], hi[kMaxParameters], xfloor[kMaxParameters], span[kMaxParameters];
   bool fixed[kMaxParameters], vanishing[kMaxParameters];
   int max_evaluations, frames_used;
   double ftol, xtol, rounding;

@@ -102,12 +102,20 @@ def descend(
         here.evaluations += 1
         damping[active] = _next_damping(accept, gain, expected[active], damping[active])
         step, fall = bounded_step(
-            fitting.fixed, here.p, here.gradient, here.hessian, damping[active], lo[active], hi[active]
+            fitting.fixed,
+            here.p,
+            here.gradient,
+            here.hessian,
+            damping[active],
+            lo[active],
+            hi[active],
         )
         rounding = ROUNDING * square[active]
         small = (np.abs(step) <= fitting.xtol * np.abs(here.p) + fitting.floor).all(axis=1)
         lost = ~np.isfinite(here.cost)  # a start without a curve
-        done = (fall <= fitting.ftol * here.cost + rounding) | small | (damping[active] > 1e6) | lost
+        done = (
+            (fall <= fitting.ftol * here.cost + rounding) | small | (damping[active] > 1e6) | lost
+        )
         to = here.p + step
         to = np.where(fitting.fixed, to, np.clip(to, lo[active], hi[active]))
         # The last step is taken without another evaluation; its fall is known well enough.
@@ -132,7 +140,10 @@ def normal_equations(fitting: Fitting, curves: Doubles, p: Doubles) -> Walks:
     values, jacobian = fitting.evaluate(p)
     w, count = fitting.weights, len(p)
     bad = ~(np.isfinite(values).all(axis=1) & np.isfinite(jacobian).all(axis=(1, 2)))
-    values, jacobian = np.where(bad[:, None], 0.0, values), np.where(bad[:, None, None], 0, jacobian)
+    values, jacobian = (
+        np.where(bad[:, None], 0.0, values),
+        np.where(bad[:, None, None], 0, jacobian),
+    )
     residual = curves - values  # the model's derivative is minus this one's
     slope, offset = np.einsum("t,vtp->vp", w, jacobian), np.zeros(count)
     if fitting.baseline:

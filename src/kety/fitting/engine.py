@@ -131,6 +131,7 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
         return {
             "lo": lo.tolist(),
             "hi": hi.tolist(),
+            "span": problem.spans().tolist(),
             "max_evaluations": options.max_evaluations,
             "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-9),
             "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-11),

@@ -139,7 +139,9 @@ def _given(problem: Problem) -> tuple[Any, ...]:
     return problem.times, knots, pieces, SMALLEST_STATE * peak
 
 
-def _equations(model: OdeModel) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def _equations(
+    model: OdeModel,
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """rhs, observe and initial as arrays of floats, whatever sequence the user's return."""
     import jax.numpy as jnp
 
@@ -265,7 +267,7 @@ def _checked(model: OdeModel) -> None:
     jnp = jax.numpy
     rhs, observe, initial = _equations(model)
     number = jax.ShapeDtypeStruct((), jnp.float64)
-    p = {n: number for n in model.names}
+    p = dict.fromkeys(model.names, number)
     c = [number] * model.inputs
 
     def shape_of(what: str, function: Any, *arguments: Any) -> tuple[int, ...]:

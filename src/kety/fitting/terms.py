@@ -193,6 +193,7 @@ def solve_from(
         "lo": lo.tolist(),
         "hi": hi.tolist(),
         "fixed": fixed,
+        "span": problem.spans().tolist(),
         "vanishing": [int(p.vanishing) for p in problem.parameters],
         "xfloor": [s * (1e-5 if single else 1e-11) for s in smallest],
         # In double the search for the last digits of curves without noise may be long.

@@ -23,7 +23,7 @@ Initial = int | Callable[[Mapping[str, Any]], Any]
 MOST_PARAMETERS: Final = 8
 """As many as the map of undetermined parameters has bits."""
 TAKEN: Final = frozenset(
-    "baseline c0 chosen cost evaluations fitted moved pooled r2 residual status weight".split()
+    ["baseline", "c0", "chosen", "cost", "evaluations", "fitted", "moved", "pooled", "r2", "residual", "status", "weight"]
 )
 """Names of maps that are not parameters."""
 
@@ -125,9 +125,7 @@ class OdeModel(Model):
         unknown = [n for d in derived for n in d.of if n not in names]
         unknown += [n for n in scales if n not in names]
         if unknown:
-            raise KetyError(
-                f"{name} has no parameter {unknown[0]!r}; it has {', '.join(names)}"
-            )
+            raise KetyError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(names)}")
         if inputs == 1 and "delay_portal" in names:
             raise KetyError("delay_portal is the delay of a second input; give inputs=2")
         values = {
@@ -196,6 +194,8 @@ def _check_names(parameters: Sequence[str], derived: Sequence[str]) -> None:
                 f"{name!r} cannot name a map; take letters, digits and _, and no _se at the end"
             )
         if name in TAKEN:
-            raise KetyError(f"{name!r} is the name of another map; choose another for the parameter")
+            raise KetyError(
+                f"{name!r} is the name of another map; choose another for the parameter"
+            )
         if names.count(name) > 1:
             raise KetyError(f"{name!r} is given twice; every parameter needs a name of its own")
