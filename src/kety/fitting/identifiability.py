@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from kety.fitting.problem import Problem
 from kety.fitting.status import FITTED, Status
 
-LEVEL: Final = 3.0
-"""An estimate differs from 0 if it exceeds so many of its standard errors. More than the 1.96 of a
-single test: an amplitude is estimated with the rate that fits best, which makes it larger, and the
-error of a transit that frames do not resolve is skewed."""
+NEEDED: Final = 3.2
+"""What others need exceeds so many of its standard errors. More than the 1.96 of a single test: an
+amplitude is estimated with the rate that fits best, which makes it larger, and the error of a
+transit that the frames do not resolve is skewed."""
+DENOMINATOR: Final = 1.96
+"""A denominator exceeds so many, or the 95 % interval of the ratio has no end."""
 
 
 def lost_by_needs(
@@ -36,21 +38,23 @@ def lost_by_needs(
     """
     fitted = np.isin(status, [s.value for s in FITTED])
 
-    def known(name: str) -> NDArray[np.bool_]:
+    def known(name: str, level: float) -> NDArray[np.bool_]:
         value, error = values[name], errors[name]
         with np.errstate(invalid="ignore"):
-            return np.where(np.isnan(error), value > 0, value > LEVEL * error)
+            return np.where(np.isnan(error), value > 0, value > level * error)
 
     lost = {}
     fixed = {name for name, (lo, hi) in problem.bounds.items() if not hi > lo}
     for quantity in (*problem.parameters, *problem.model.derived):
-        if quantity.name in fixed or not quantity.needs:
+        if quantity.name in fixed or not (quantity.needs or quantity.over):
             continue
         without = np.zeros(len(status), np.bool_)
         for group in quantity.needs:
-            present = [known(name) for name in group if name in values]
+            present = [known(name, NEEDED) for name in group if name in values]
             if present:
                 without |= ~np.any(present, axis=0)
+        for name in quantity.over:
+            without |= ~known(name, DENOMINATOR)
         lost[quantity.name] = without & fitted
     return lost
 

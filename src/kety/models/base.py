@@ -112,9 +112,10 @@ class Parameter:
     least : float
         Smallest value that the model is defined for; a lower bound below it is raised to it.
     needs : tuple of tuples of str
-        What tells of this parameter: of every group of names at least one must differ from 0 beyond
-        its error, or this one is not determined. May name itself: then its reciprocal is what the
-        data know.
+        What tells of this parameter: of every group of names at least one must be clearly more than
+        0, or this one is not determined. May name itself: then its reciprocal is what the data know.
+    over : tuple of str
+        Denominators, in the same way; their interval must not reach 0.
     vanishing : bool
         Nothing but this parameter tells of others: where the data allow 0 it is put there.
     """
@@ -129,6 +130,7 @@ class Parameter:
     least: float = 0.0
     vanishing: bool = False
     needs: tuple[tuple[str, ...], ...] = ()
+    over: tuple[str, ...] = ()
 
     @property
     def is_delay(self) -> bool:
@@ -152,7 +154,7 @@ class Derived:
 
     ``value`` and ``gradient`` take the arrays of the parameters named in ``of`` (public units) and
     then the hematocrit; ``gradient`` returns one partial derivative for each. Left out, it comes
-    from ``value``, which must then be plain arithmetic. ``needs`` as of `Parameter`.
+    from ``value``, which must then be plain arithmetic. ``needs`` and ``over`` as of `Parameter`.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Derived:
     value: Callable[..., Floats]
     gradient: Callable[..., tuple[Floats, ...]] | None = None
     needs: tuple[tuple[str, ...], ...] = ()
+    over: tuple[str, ...] = ()
 
     def evaluate(
         self, values: Sequence[Floats], hematocrit: float

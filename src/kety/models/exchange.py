@@ -52,7 +52,8 @@ VE = Parameter(
     (0.0, 1.0),
     per="plasma",
     least=1e-4,
-    needs=(("ps",), ("ve",)),
+    needs=(("ps",),),
+    over=("ve",),
 )
 VP = Parameter(
     "vp",
@@ -188,7 +189,8 @@ MTT = Derived(
     "Q.PH1.006",
     ("fp", "ve", "vp"),
     lambda fp, ve, vp, hematocrit: 6000.0 * (ve + vp) / fp,
-    needs=(("fp",), ("ps",), ("ve",)),
+    needs=(("fp",), ("ps",)),
+    over=("ve",),
 )
 MTT_PLASMA = Derived(
     "mtt",

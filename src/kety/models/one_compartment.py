@@ -48,7 +48,8 @@ VD = Derived(
     ("k1", "k2"),
     _vd,
     _vd_gradient,
-    needs=(("k1",), ("k2",)),
+    needs=(("k1",),),
+    over=("k2",),
 )
 
 ONE_COMPARTMENT = Model(

@@ -65,7 +65,8 @@ VE = Derived(
     ("ktrans", "kep"),
     _ve,
     _ve_gradient,
-    needs=(("ktrans",), ("kep",)),
+    needs=(("ktrans",),),
+    over=("kep",),
 )
 VP = Derived("vp", "mL/mL", "plasma volume fraction", "Q.PH1.001.p", ("vb",), _vp, _vp_gradient)
 
