@@ -107,6 +107,9 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
   T* cost = static_cast<T*>(call.cost) + start;
   T* r2 = static_cast<T*>(call.r2) + start;
   T* offset = static_cast<T*>(call.offset) + (call.baseline ? 2 * start : 0);
+  int freed = 0;
+  for (int i = 0; i < P; ++i) freed += !problem.fixed[i];
+  const int spare = call.frames_used - freed - (call.baseline ? 1 : 0);
   for (int b0 = 0; b0 < n; b0 += W) {
     V p[P], h[kPairs], c[kPairs];
     M bound[P], lost[P];
@@ -119,6 +122,12 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
         set<T, W>(h[i], l, id[l] < 0 ? T(0) : s.h[i * s.tasks + id[l]]);
     }
     covariance<T, W>(problem, p, h, c, bound, lost);
+    V variance;
+    M wide[P];
+    for (int l = 0; l < W; ++l)
+      set<T, W>(variance, l,
+                id[l] < 0 || spare <= 0 ? T(0) : s.cost[id[l]] / static_cast<T>(spare));
+    too_wide<T, W, P>(problem.fixed, h, bound, c, call.span, variance, wide);
     for (int l = 0; l < W && b0 + l < n; ++l) {
       const int b = b0 + l, t = id[l];
       const long o = b;
@@ -134,19 +143,18 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
         if (status[b] == kOutside) call.status[start + b] = kNotFinite;
         continue;
       }
-      bool at_bound = false, undetermined = false, gone[P];
-      int freed = 0;
+      bool at_bound = false, undetermined = false, unknown = false, gone[P];
       unsigned missing = 0;
       for (int i = 0; i < P; ++i) {
         const bool loose = is_set<T, W>(lost[i], l), stopped = is_set<T, W>(bound[i], l);
+        const bool broad = is_set<T, W>(wide[i], l);
         undetermined |= loose;
+        unknown |= broad;
         at_bound |= stopped && !problem.fixed[i];
-        freed += !problem.fixed[i];
         gone[i] = loose || stopped;
         par[o * P + i] = s.p[i * s.tasks + t];
-        if (loose) missing |= 1u << i;
+        if (loose || broad) missing |= 1u << i;
       }
-      const int spare = call.frames_used - freed - (call.baseline ? 1 : 0);
       const T noise = spare > 0 ? s.cost[t] / static_cast<T>(spare) : nan;
       for (int i = 0; i < P; ++i)
         for (int j = 0; j <= i; ++j)
@@ -171,6 +179,7 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
       call.evaluations[start + b] = static_cast<unsigned short>(e < 65535 ? e : 65535);
       call.status[start + b] = s.state[t] == kLimit ? kIterationLimit
                                : undetermined       ? kNotIdentifiable
+                               : unknown            ? kTooWide
                                : at_bound           ? kAtBound
                                                     : kConverged;
     }

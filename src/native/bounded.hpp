@@ -194,4 +194,30 @@ KETY_FN void inverse_of(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W
   for (int i = 0; i < P; ++i) lost[i] |= weak[i];
 }
 
+// Parameters with an error as large as `span`, half the range that they come in at all. Those that
+// stand at a bound are judged as if they were free. `variance` is that of the noise; `c` the
+// inverse of J'J off the bounds.
+template <class T, int W, int P>
+KETY_FN void too_wide(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W>* bound,
+                      const Lanes<T, W>* c, const double* span, const Lanes<T, W>& variance,
+                      Mask<T, W>* wide) {
+  using V = Lanes<T, W>;
+  using M = Mask<T, W>;
+  const V zero = {};
+  M any_bound = zero != zero, held[P];
+  for (int i = 0; i < P; ++i) {
+    held[i] = fixed[i] ? M(zero == zero) : M(zero != zero);
+    any_bound |= bound[i] & none_of(held[i]);
+  }
+  V free[kPacked<P>] = {};
+  M lost[P];
+  for (int i = 0; i < P; ++i) lost[i] = zero != zero;
+  if (any<T, W>(any_bound)) inverse_of<T, W, P>(fixed, h, held, free, lost);
+  for (int i = 0; i < P; ++i) {
+    const T half = static_cast<T>(span[i]);
+    const V own = bound[i] ? free[pair(i, i)] : c[pair(i, i)];
+    wide[i] = none_of(held[i]) & ((own * variance > half * half) | (bound[i] & lost[i]));
+  }
+}
+
 }  // namespace KETY_NS

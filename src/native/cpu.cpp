@@ -178,10 +178,12 @@ void fit(nb::list levels, Array<double> times,
   const auto lo = nb::cast<std::vector<double>>(options["lo"]);
   const auto hi = nb::cast<std::vector<double>>(options["hi"]);
   const auto xfloor = nb::cast<std::vector<double>>(options["xfloor"]);
+  const auto span = nb::cast<std::vector<double>>(options["span"]);
   for (int i = 0; i < 4; ++i) {
     call.lo[i] = lo.at(i);
     call.hi[i] = hi.at(i);
     call.xfloor[i] = xfloor.at(i);
+    call.span[i] = span.at(i);
   }
   call.baseline = !offset.is_none();
   call.frames_used = nb::cast<int>(options["frames_used"]);

@@ -196,6 +196,7 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
   const auto lo = nb::cast<std::vector<double>>(options["lo"]);
   const auto hi = nb::cast<std::vector<double>>(options["hi"]);
   const auto xfloor = nb::cast<std::vector<double>>(options["xfloor"]);
+  const auto span = nb::cast<std::vector<double>>(options["span"]);
   const auto fixed = nb::cast<std::vector<int>>(options["fixed"]);
   const auto vanishing = nb::cast<std::vector<int>>(options["vanishing"]);
   for (int i = 0; i < kMaxParameters; ++i) {
@@ -203,6 +204,7 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
     call.lo[i] = used ? lo.at(i) : 0;
     call.hi[i] = used ? hi.at(i) : 0;
     call.xfloor[i] = used ? xfloor.at(i) : 0;
+    call.span[i] = used ? span.at(i) : 0;
     call.fixed[i] = used ? fixed.at(i) != 0 : true;
     call.vanishing[i] = used && vanishing.at(i) != 0;
   }

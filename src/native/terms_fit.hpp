@@ -282,6 +282,9 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
   T* cov = static_cast<T*>(call.fit_covariance) + start * packed;
   T *cost = static_cast<T*>(call.fit_cost) + start, *r2 = static_cast<T*>(call.fit_r2) + start;
   T* offset = static_cast<T*>(call.fit_offset) + (call.baseline ? 2 * start : 0);
+  int freed = 0;
+  for (int i = 0; i < parameters; ++i) freed += !call.fixed[i];
+  const int spare = call.frames_used - freed - (call.baseline ? 1 : 0);
   for (int b0 = 0; b0 < n; b0 += W) {
     V p[P], h[kPacked<P>], c[kPacked<P>];
     M bound[P], lost[P];
@@ -301,6 +304,12 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
       lost[i] = zero != zero;
     }
     inverse_of<T, W, P>(call.fixed, h, bound, c, lost);
+    V variance;
+    M wide[P];
+    for (int l = 0; l < W; ++l)
+      set<T, W>(variance, l,
+                id[l] < 0 || spare <= 0 ? T(0) : s.cost[id[l]] / static_cast<T>(spare));
+    too_wide<T, W, P>(call.fixed, h, bound, c, call.span, variance, wide);
     for (int l = 0; l < W && b0 + l < n; ++l) {
       const long o = b0 + l;
       const int t = id[l];
@@ -314,19 +323,18 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
         call.status[start + o] = curves.finite[o] ? kNotEnhancing : kNotFinite;
         continue;
       }
-      bool at_bound = false, undetermined = false, gone[P];
-      int freed = 0;
+      bool at_bound = false, undetermined = false, unknown = false, gone[P];
       unsigned missing = 0;
       for (int i = 0; i < parameters; ++i) {
         const bool loose = is_set<T, W>(lost[i], l), stopped = is_set<T, W>(bound[i], l);
+        const bool broad = is_set<T, W>(wide[i], l);
         undetermined |= loose;
+        unknown |= broad;
         at_bound |= stopped && !call.fixed[i];
-        freed += !call.fixed[i];
         gone[i] = loose || stopped;
         par[o * parameters + i] = s.p[i * s.n + t];
-        if (loose) missing |= 1u << i;
+        if (loose || broad) missing |= 1u << i;
       }
-      const int spare = call.frames_used - freed - (call.baseline ? 1 : 0);
       const T noise = spare > 0 ? s.cost[t] / static_cast<T>(spare) : nan;
       for (int i = 0; i < parameters; ++i)
         for (int j = 0; j <= i; ++j)
@@ -351,6 +359,7 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
       call.evaluations[start + o] = static_cast<unsigned short>(e < 65535 ? e : 65535);
       call.status[start + o] = s.state[t] == kOutOfSteps ? kIterationLimit
                                : undetermined            ? kNotIdentifiable
+                               : unknown                 ? kTooWide
                                : at_bound                ? kAtBound
                                                          : kConverged;
     }

@@ -9,6 +9,10 @@ enum StatusCode : unsigned char {  // kety.fitting.status.Status
   kNotEnhancing = 4,
   kNotFinite = 5,
   kNotIdentifiable = 6,
+  // Inside the core and its caller only: as kNotIdentifiable, but by the size of an error instead
+  // of
+  // by cancellation, so that more precision would not change it.
+  kTooWide = 7,
 };
 
 // Pieces are cut once for each level; a voxel uses the coarsest whose limit its rates respect.
@@ -60,8 +64,8 @@ struct FitCall : CurvesOfVoxels {
   // Where the search looks at some of the frames only: its weights, 0 for the others; or null.
   const void* search_weights;
   double search_weight_sum;
-  int frames_used;  // frames of weight above 0
-  double lo[4], hi[4];
+  int frames_used;               // frames of weight above 0
+  double lo[4], hi[4], span[4];  // span: an error from which on a parameter is not determined
   // dictionary
   int delays, rates, rank, scan_rank;
   const float *delay_centre, *delay_half, *rate_centre, *rate_half;
@@ -156,7 +160,7 @@ struct TermsCall {
   const long long* first;  // (voxels + 1): the tasks of each voxel
   const double* start;     // (tasks, parameters)
   const double* band;      // (tasks, 2): s, jumps that the first group's delay does not cross
-  double lo[kMaxParameters], hi[kMaxParameters], xfloor[kMaxParameters];
+  double lo[kMaxParameters], hi[kMaxParameters], xfloor[kMaxParameters], span[kMaxParameters];
   bool fixed[kMaxParameters], vanishing[kMaxParameters];
   int max_evaluations, frames_used;
   double ftol, xtol, rounding;

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SEARCHED_FRAMES = 2048
 """Most frames of which the dictionary holds curves; its memory grows with them."""
+TOO_WIDE = 7
+"""The core's status of a voxel with an error as wide as the bounds; not identifiable for others."""
 KERNEL_SCALE = (1e-3, 1e-5, 1e-4, 1e-2)
 """Sizes of v, a, k and tau below which a change of them is nothing."""
 
@@ -129,6 +131,7 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
         return {
             "lo": lo.tolist(),
             "hi": hi.tolist(),
+            "span": problem.spans().tolist(),
             "max_evaluations": options.max_evaluations,
             "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-9),
             "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-11),
@@ -193,6 +196,7 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
             unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
             if len(unsure):
                 _replace(result, unsure, run(curves[unsure], np.float64))
+        result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE
         return result
 
     return solve

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kety.fitting.discretize import Discretization
 from kety.fitting.engine import KernelFit, instruction_sets
+from kety.fitting.identifiability import lost_by_needs, with_lost
 from kety.fitting.optimizers import Optimizer, VarProLM
 from kety.fitting.problem import C0, Problem
 from kety.fitting.solve import problem_curves
@@ -72,22 +73,28 @@ def store(
         scaled: NDArray[Any] = packed * (fi * fj)
         return scaled
 
-    for p in problem.parameters:
-        maps[p.name][part] = values[p.name]
-        maps[p.name + "_se"][part] = np.sqrt(covariance(p.name, p.name))
+    errors = {name: np.sqrt(covariance(name, name)) for name in slots}
     for d in model.derived:
         of = [values[n] for n in d.of]
-        maps[d.name][part], slopes = d.evaluate(of, aif.hematocrit)
+        values[d.name], slopes = d.evaluate(of, aif.hematocrit)
         variance = np.zeros(len(result.cost), problem.dtype)
         for i, a in enumerate(d.of):
             for j, b in enumerate(d.of):
                 variance += slopes[i] * slopes[j] * covariance(a, b)
         # Rounding may leave a variance just below 0.
-        maps[d.name + "_se"][part] = np.sqrt(np.maximum(variance, 0))
+        errors[d.name] = np.sqrt(np.maximum(variance, 0))
+    lost = lost_by_needs(problem, result.status, values, errors)
+    for name, without in lost.items():
+        values[name] = np.where(without, dtype(np.nan), values[name])
+        errors[name] = np.where(without, dtype(np.nan), errors[name])
+    for name in values:
+        maps[name][part] = values[name]
+        maps[name + "_se"][part] = np.where(np.isnan(values[name]), dtype(np.nan), errors[name])
+    anywhere = np.any(list(lost.values()), axis=0) if lost else np.zeros(len(result.cost), np.bool_)
     maps["cost"][part] = result.cost
     maps["r2"][part] = result.r2
     maps["evaluations"][part] = result.evaluations
-    maps["status"][part] = result.status
+    maps["status"][part] = with_lost(result.status, anywhere)
     if result.baseline is not None:
         maps["baseline"][part] = result.baseline[:, 0]
         maps["baseline_se"][part] = np.sqrt(result.baseline[:, 1])

@@ -288,7 +288,7 @@ def _checked(model: OdeModel) -> None:
     jnp = jax.numpy
     rhs, observe, initial = _equations(model)
     number = jax.ShapeDtypeStruct((), jnp.float64)
-    p = {n: number for n in model.names}
+    p = dict.fromkeys(model.names, number)
     c = [number] * model.inputs
 
     def shape_of(what: str, function: Any, *arguments: Any) -> tuple[int, ...]:

@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.fitting.dictionary import delay_cells
-from kety.fitting.engine import KernelFit
+from kety.fitting.engine import TOO_WIDE, KernelFit
 from kety.fitting.optimizers.varprolm import VarProLM
 from kety.fitting.pairs import Starts, bands_of
 from kety.fitting.problem import Problem
+from kety.fitting.status import Status
 from kety.fitting.terms import solve_from, terms_kernel
 
 
@@ -93,6 +94,7 @@ def polish(
         problem.dtype,
         [names.index(name) for name in held],
     )
+    result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE
     return result if problem.by_terms else _in_slots(result, columns, problem.size)
 
 

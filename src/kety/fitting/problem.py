@@ -121,6 +121,16 @@ class Problem:
             lo[slot], hi[slot] = (b * factor for b in self.bounds[p.name])
         return lo, hi
 
+    def spans(self) -> NDArray[np.float64]:
+        """Errors of the solver's quantities from which on the data say nothing of them: half the
+        range that the model allows by default, so that tight bounds take nothing away."""
+        spans = np.full(self.size, np.inf)
+        for p in self.parameters:
+            lo, hi = self.bounds[p.name] if p is C0 else p.bounds
+            if hi > lo:
+                spans[self.slot(p.name)] = 0.5 * (hi - lo) * self.factor(p)
+        return spans
+
     @property
     def free_count(self) -> int:
         """Number of parameters that are not fixed."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
-from kety.fitting.engine import KernelFit, Solve, no_fit, place
+from kety.fitting.engine import TOO_WIDE, KernelFit, Solve, no_fit, place
 from kety.fitting.nodes import make_nodes
 from kety.fitting.pairs import Starts, bands_of, prepare_pairs
 from kety.fitting.pieces import kernel_pieces
@@ -193,6 +193,7 @@ def solve_from(
         "lo": lo.tolist(),
         "hi": hi.tolist(),
         "fixed": fixed,
+        "span": problem.spans().tolist(),
         "vanishing": [int(p.vanishing) for p in problem.parameters],
         "xfloor": [s * (1e-5 if single else 1e-11) for s in smallest],
         # In double the search for the last digits of curves without noise may be long.
@@ -259,6 +260,7 @@ def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
                 again = Starts(one_each, start, bands_of(nodes.bands, start[:, delay]))
                 double = solve_from(kernel, options, curves[unsure], again, np.float64)
                 place(result, unsure, double)
+        result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE
         return result
 
     return solve

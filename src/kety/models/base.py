@@ -50,7 +50,11 @@ def unit_factor(unit: str) -> float:
     if unit in UNIT_FACTORS:
         return UNIT_FACTORS[unit]
     parts = unit.split("/") if isinstance(unit, str) else ["h"]
-    if parts[0] == "min" or {"h", "ms", "hour", "day", "100mL"} & set(parts) or "min" in parts[1:-1]:
+    if (
+        parts[0] == "min"
+        or {"h", "ms", "hour", "day", "100mL"} & set(parts)
+        or "min" in parts[1:-1]
+    ):
         raise KetyError(
             f"the unit {unit!r} is not known; give times in s, rates per s or min, and fractions"
         )
@@ -107,6 +111,11 @@ class Parameter:
         plasma. Ignored for rates and delays; None for what does not scale with the tissue's curve.
     least : float
         Smallest value that the model is defined for; a lower bound below it is raised to it.
+    needs : tuple of tuples of str
+        What tells of this parameter: of every group of names at least one must be clearly more than
+        0, or this one is not determined. May name itself: then its reciprocal is what the data know.
+    over : tuple of str
+        Denominators, in the same way; their interval must not reach 0.
     vanishing : bool
         Nothing but this parameter tells of others: where the data allow 0 it is put there.
     """
@@ -120,6 +129,8 @@ class Parameter:
     per: Literal["blood", "plasma"] | None = "blood"
     least: float = 0.0
     vanishing: bool = False
+    needs: tuple[tuple[str, ...], ...] = ()
+    over: tuple[str, ...] = ()
 
     @property
     def is_delay(self) -> bool:
@@ -143,7 +154,7 @@ class Derived:
 
     ``value`` and ``gradient`` take the arrays of the parameters named in ``of`` (public units) and
     then the hematocrit; ``gradient`` returns one partial derivative for each. Left out, it comes
-    from ``value``, which must then be plain arithmetic.
+    from ``value``, which must then be plain arithmetic. ``needs`` and ``over`` as of `Parameter`.
     """
 
     name: str
@@ -153,6 +164,8 @@ class Derived:
     of: tuple[str, ...]
     value: Callable[..., Floats]
     gradient: Callable[..., tuple[Floats, ...]] | None = None
+    needs: tuple[tuple[str, ...], ...] = ()
+    over: tuple[str, ...] = ()
 
     def evaluate(
         self, values: Sequence[Floats], hematocrit: float

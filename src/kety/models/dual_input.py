@@ -43,6 +43,7 @@ VD = Parameter(
     (0.0, 1.0),
     per="plasma",
     least=1e-4,
+    over=("vd",),
 )
 SHIFT_PORTAL = replace(SHIFT, name="delay_portal", long_name="portal venous delay time")
 PORTAL_DELAYS: Final = 8

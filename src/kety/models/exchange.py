@@ -31,6 +31,7 @@ FP = Parameter(
     (0.0, 500.0),
     per="plasma",
     least=1e-3,
+    needs=(("fp",),),
 )
 PS = Parameter(
     "ps",
@@ -51,6 +52,8 @@ VE = Parameter(
     (0.0, 1.0),
     per="plasma",
     least=1e-4,
+    needs=(("ps",),),
+    over=("ve",),
 )
 VP = Parameter(
     "vp",
@@ -62,7 +65,7 @@ VP = Parameter(
     per="plasma",
     least=1e-4,
 )
-SHIFT = replace(DELAY, role=None, per=None)
+SHIFT = replace(DELAY, role=None, per=None, needs=())
 
 
 def exchange_rates(p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -169,6 +172,7 @@ E_SPREAD = Derived(
     "Q.PH1.005",
     ("fp", "ps"),
     lambda fp, ps, hematocrit: ps / (ps + fp * 0.01),
+    needs=(("fp",),),
 )
 KTRANS_SPREAD = Derived(
     "ktrans",
@@ -185,6 +189,8 @@ MTT = Derived(
     "Q.PH1.006",
     ("fp", "ve", "vp"),
     lambda fp, ve, vp, hematocrit: 6000.0 * (ve + vp) / fp,
+    needs=(("fp",), ("ps",)),
+    over=("ve",),
 )
 MTT_PLASMA = Derived(
     "mtt",

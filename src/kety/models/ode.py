@@ -23,7 +23,20 @@ Initial = int | Callable[[Mapping[str, Any]], Any]
 MOST_PARAMETERS: Final = 8
 """As many as the map of undetermined parameters has bits."""
 TAKEN: Final = frozenset(
-    "baseline c0 chosen cost evaluations fitted moved pooled r2 residual status weight".split()
+    [
+        "baseline",
+        "c0",
+        "chosen",
+        "cost",
+        "evaluations",
+        "fitted",
+        "moved",
+        "pooled",
+        "r2",
+        "residual",
+        "status",
+        "weight",
+    ]
 )
 """Names of maps that are not parameters."""
 

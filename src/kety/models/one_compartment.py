@@ -18,7 +18,15 @@ from kety.models.tofts import DELAY
 # The OSIPI lexicon lists neither this model without a mechanism nor K1 and the distribution volume;
 # 999 is its code for what it does not list.
 K1 = Parameter("k1", "1/min", "transfer rate from blood to tissue", "Q.PH1.999", "a", (0.0, 5.0))
-K2 = Parameter("k2", "1/min", "washout rate from tissue to blood", "Q.PH1.009", "k", (0.0, 60.0))
+K2 = Parameter(
+    "k2",
+    "1/min",
+    "washout rate from tissue to blood",
+    "Q.PH1.009",
+    "k",
+    (0.0, 60.0),
+    needs=(("k1",),),
+)
 
 
 def _vd(k1: Floats, k2: Floats, hematocrit: float) -> Floats:
@@ -32,7 +40,17 @@ def _vd_gradient(k1: Floats, k2: Floats, hematocrit: float) -> tuple[Floats, Flo
     return inverse, -k1 * inverse * inverse
 
 
-VD = Derived("vd", "mL/mL", "distribution volume", "Q.PH1.999", ("k1", "k2"), _vd, _vd_gradient)
+VD = Derived(
+    "vd",
+    "mL/mL",
+    "distribution volume",
+    "Q.PH1.999",
+    ("k1", "k2"),
+    _vd,
+    _vd_gradient,
+    needs=(("k1",),),
+    over=("k2",),
+)
 
 ONE_COMPARTMENT = Model(
     "one_compartment",

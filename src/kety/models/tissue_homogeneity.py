@@ -78,6 +78,7 @@ E_PLUG = Derived(
     "Q.PH1.005",
     ("fp", "ps"),
     lambda fp, ps, hematocrit: 1.0 - exponential(0.0 - ps / (fp * 0.01)),
+    needs=(("fp",),),
 )
 KTRANS_PLUG = Derived(
     "ktrans",
@@ -94,6 +95,7 @@ MTT_CAPILLARY = Derived(
     "Q.PH1.006.p",
     ("fp", "vp"),
     lambda fp, vp, hematocrit: 6000.0 * vp / fp,
+    needs=(("fp",),),
 )
 
 TISSUE_HOMOGENEITY = Model(

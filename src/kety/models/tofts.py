@@ -17,9 +17,25 @@ from kety.models.base import Derived, Floats, Model, Parameter
 KTRANS = Parameter(
     "ktrans", "1/min", "volume transfer constant", "Q.PH1.008", "a", (0.0, 5.0), per="plasma"
 )
-KEP = Parameter("kep", "1/min", "rate constant from EES to plasma", "Q.PH1.009", "k", (0.0, 60.0))
+KEP = Parameter(
+    "kep",
+    "1/min",
+    "rate constant from EES to plasma",
+    "Q.PH1.009",
+    "k",
+    (0.0, 60.0),
+    needs=(("ktrans",),),
+)
 VB = Parameter("vb", "mL/mL", "blood volume fraction", "Q.PH1.001.b", "v", (0.0, 1.0))
-DELAY = Parameter("delay", "s", "arterial delay time", "Q.PH1.007", "tau", (-5.0, 15.0))
+DELAY = Parameter(
+    "delay",
+    "s",
+    "arterial delay time",
+    "Q.PH1.007",
+    "tau",
+    (-5.0, 15.0),
+    needs=(("ktrans", "vb", "k1", "fp"),),
+)
 
 
 def _ve(ktrans: Floats, kep: Floats, hematocrit: float) -> Floats:
@@ -49,6 +65,8 @@ VE = Derived(
     ("ktrans", "kep"),
     _ve,
     _ve_gradient,
+    needs=(("ktrans",),),
+    over=("kep",),
 )
 VP = Derived("vp", "mL/mL", "plasma volume fraction", "Q.PH1.001.p", ("vb",), _vp, _vp_gradient)
 
