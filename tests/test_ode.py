@@ -282,7 +282,9 @@ def test_two_inputs_and_no_delay(aif):
     with pytest.raises(KetyError, match="portal"):
         kety.fit(curve, TIMES, aif, liver)
     with pytest.raises(KetyError, match="no parameter delay"):
-        kety.fit(curve, TIMES, aif, liver, portal=portal, delay=3.0)
+        kety.fit(curve, TIMES, aif, SATURABLE, delay=3.0)
+    with pytest.raises(KetyError, match="no parameter delay"):
+        kety.fit(curve, TIMES, aif, SATURABLE, delay="onset")
 
 
 def _model(**changed):
@@ -351,7 +353,7 @@ def test_missing_library_is_named(aif, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingDependencyError, match=r"pip install 'kety\[ode\]'"):
-        kety.simulate_curves({n: 1.0 for n in TOFTS.names}, TIMES, aif, TOFTS)
+        kety.simulate_curves(dict.fromkeys(TOFTS.names, 1.0), TIMES, aif, TOFTS)
 
 
 def test_precision_of_the_callers_jax_stays(aif):

@@ -75,7 +75,8 @@ def fit(
         Arterial input; it must cover the frames.
     model : str or Model, or sequence of these
         Name in `kety.MODELS`, such as ``"tofts"``, ``"extended_tofts"`` or ``"patlak"``, or a model
-        of one's own (`kety.OdeModel`); or several of them, between which ``select`` chooses in every voxel.
+        of one's own (`kety.OdeModel`); or several of them, between which ``select`` chooses in
+        every voxel.
     select : {"aicc", "bic", "aic"}, optional
         How to choose between several models: by Akaike's information criterion, corrected for few
         frames (``"aicc"``, the one to take where in doubt) or not, or by the Bayesian one. Only

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.fitting.forward import check_coverage, checked_times, simulate_curves
 from kety.fitting.problem import Problem, make_problem
-from kety.fitting.status import Status
 from kety.fitting.solve import problem_slopes
+from kety.fitting.status import Status
 from kety.fitting.terms import given_problem
 from kety.models import Derived, Model, Parameter, get_model
 from kety.signal import baseline_frames

@@ -19,7 +19,7 @@ from kety.fitting.criterion import CRITERIA, criterion
 from kety.fitting.maps import dims_of
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.status import Status
-from kety.models import Derived, Parameter, get_model
+from kety.models import Derived, Model, Parameter, get_model
 from kety.progress import Progress, reporter
 from kety.voxels import Voxels, voxels_of
 
@@ -41,8 +41,8 @@ Floats = NDArray[np.float64]
 Fit = Callable[..., "xarray.Dataset"]
 
 
-def check_models(models: Sequence[str], select: str | None) -> tuple[str, ...]:
-    """Names of the models to choose from.
+def check_models(models: Sequence[str | Model], select: str | None) -> tuple[Any, ...]:
+    """The models to choose from, names or records as they are given.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def check_models(models: Sequence[str], select: str | None) -> tuple[str, ...]:
         )
     if select not in CRITERIA:
         raise KetyError(f"unknown select {select!r}; valid: {valid}")
-    if len(names) < 2 or len(set(names)) < len(names):
+    if len(names) < 2 or len({get_model(n).name for n in names}) < len(names):
         raise KetyError(
             f"select chooses between models; give two or more different ones, found {names}"
         )
@@ -88,7 +88,7 @@ def fit_several(
     curves: ArrayLike,
     times: ArrayLike,
     aif: InputFunction,
-    models: Sequence[str],
+    models: Sequence[str | Model],
     select: str | None,
     *,
     delay: bool | float | str = True,
@@ -116,7 +116,8 @@ def fit_several(
     second = {name: portal if get_model(name).inputs == 2 else None for name in names}
     if portal is not None and not any(second.values()):
         raise KetyError(
-            f"a portal input is given, but {', '.join(names)} have one input each; leave it out"
+            f"a portal input is given, but "
+            f"{', '.join(get_model(n).name for n in names)} have one input each; leave it out"
         )
     choice = _choice(
         names,
@@ -202,10 +203,10 @@ def _empty(count: int, like: NDArray[Any]) -> NDArray[Any]:
 
 
 def _bounds_of(
-    names: Sequence[str],
+    names: Sequence[Any],
     bounds: Mapping[str, tuple[float, float]] | None,
     initial: bool | float,
-) -> dict[str, dict[str, tuple[float, float]]]:
+) -> dict[Any, dict[str, tuple[float, float]]]:
     """Bounds for each model of the parameters that it has."""
     records = {name: get_model(name) for name in names}
     everywhere = () if initial is False else ("c0",)
@@ -225,7 +226,8 @@ def _bounds_of(
         if not owners[name]:
             known = sorted({n for record in records.values() for n in record.names})
             raise KetyError(
-                f"bounds for {name!r}, a parameter of none of {', '.join(names)}; "
+                f"bounds for {name!r}, a parameter of none of "
+                f"{', '.join(r.name for r in records.values())}; "
                 f"theirs are {', '.join(known)}"
             )
     return {
@@ -234,7 +236,7 @@ def _bounds_of(
     }
 
 
-def _choice(names: Sequence[str], select: str, problems: Sequence[Problem]) -> Choice:
+def _choice(names: Sequence[Any], select: str, problems: Sequence[Problem]) -> Choice:
     weights = problems[0].weights
     frames = len(problems[0].times) if weights is None else int((weights > 0).sum())
     unknowns = tuple(p.free_count + p.baseline + 1 for p in problems)

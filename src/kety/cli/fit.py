@@ -12,6 +12,7 @@ from kety.cli.certainty_options import certainty_of
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, quiet, say, say_maps
 from kety.cli.fit_options import fit_options
 from kety.cli.joint_options import joint_of
+from kety.cli.model_options import portal_of
 from kety.cli.solver_options import discretization_of, optimizer_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
     path: Path = options["series"]
     folder = check_folder(options["out"] or Path(f"{bids.stem(path)}_maps"))
     tell = quiet if options["quiet"] else say
-    study = study_of(options, source_of(options), tell)
+    study = study_of(options, source_of(options), tell, portal_of(options))
     roi = None if options["roi"] is None else study.read_mask(options["roi"])
     record = provenance(study, command=str(ctx.obj))
     maps = estimate(
@@ -70,6 +71,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         threads=options["threads"],
         fitted=options["fitted"],
         autocorrelation=options["autocorrelation"],
+        initial=options["initial"],
         certainty=certainty,
         region=roi,
         progress=not options["quiet"] and sys.stderr.isatty(),
@@ -129,7 +131,12 @@ def models_of(options: dict[str, Any]) -> str | tuple[str, ...]:
     return check_models(names, options["select"])
 
 
-def study_of(options: dict[str, Any], source: InputSource | None, tell: Tell) -> Study:
+def study_of(
+    options: dict[str, Any],
+    source: InputSource | None,
+    tell: Tell,
+    portal: InputSource | None = None,
+) -> Study:
     """Read the study that the options describe."""
     from kety.errors import KetyError
     from kety.pipeline import read_study
@@ -148,6 +155,7 @@ def study_of(options: dict[str, Any], source: InputSource | None, tell: Tell) ->
         crop=options["crop"],
         downsample=options["downsample"],
         denoise=options["denoise"],
+        portal=portal,
         tell=tell,
     )
 

@@ -11,6 +11,7 @@ import click
 from kety.cli.certainty_options import CERTAINTY_OPTIONS
 from kety.cli.common import bounds, delay, frame_list, frames, number_or_image, numbers, option
 from kety.cli.joint_options import JOINT_OPTIONS
+from kety.cli.model_options import MODEL_OPTIONS
 from kety.cli.solver_options import SOLVER_OPTIONS
 
 INPUT: Final = "Arterial input (one of --aif, --population, --aif-mask)"
@@ -350,6 +351,7 @@ _FIT: Final = (
         help="Fit a constant of every voxel along, or trust the mean of the frames before arrival; "
         "auto fits it for CT.",
     ),
+    *MODEL_OPTIONS,
     *SOLVER_OPTIONS,
     *JOINT_OPTIONS,
     *CERTAINTY_OPTIONS,

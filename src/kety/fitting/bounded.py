@@ -1,4 +1,4 @@
-"""Bounded Levenberg-Marquardt for many voxels at once, on any function that gives curves and slopes.
+"""Bounded Levenberg-Marquardt for many voxels at once, on any curves and slopes.
 
 The step, its damping, the stop and the covariance are those of the native solver (``bounded.hpp``,
 ``terms_fit.hpp``), in NumPy: for models whose curves cost far more than this.
@@ -94,7 +94,7 @@ def descend(
         now = normal_equations(fitting, curves[active], trial[active])
         here = walks.some(active)
         before = here.cost
-        accept = now.cost <= before
+        accept = np.asarray(now.cost <= before)
         with np.errstate(invalid="ignore"):
             gain = before - now.cost
         here.put(accept, now.some(accept))
@@ -139,11 +139,9 @@ def normal_equations(fitting: Fitting, curves: Doubles, p: Doubles) -> Walks:
     """Cost and its derivatives at parameters (n, P); infinite where there is no curve."""
     values, jacobian = fitting.evaluate(p)
     w, count = fitting.weights, len(p)
-    bad = ~(np.isfinite(values).all(axis=1) & np.isfinite(jacobian).all(axis=(1, 2)))
-    values, jacobian = (
-        np.where(bad[:, None], 0.0, values),
-        np.where(bad[:, None, None], 0, jacobian),
-    )
+    bad = np.asarray(~(np.isfinite(values).all(axis=1) & np.isfinite(jacobian).all(axis=(1, 2))))
+    values, jacobian = values.copy(), jacobian.copy()
+    values[bad], jacobian[bad] = 0.0, 0.0
     residual = curves - values  # the model's derivative is minus this one's
     slope, offset = np.einsum("t,vtp->vp", w, jacobian), np.zeros(count)
     if fitting.baseline:

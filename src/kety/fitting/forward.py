@@ -144,9 +144,8 @@ def simulate_curves(
         raise KetyError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
     t = checked_times(times)
     given: dict[str, Any] = {p.name: 0.0 for p in record.parameters if p.is_delay} | {**parameters}
-    unknown = sorted(
-        set(given) - {*record.names, *(() if isinstance(record, OdeModel) else ("c0",))}
-    )
+    ode = isinstance(record, OdeModel)
+    unknown = sorted(set(given) - {*record.names, *(() if ode else ("c0",))})
     missing = sorted(set(record.names) - set(given))
     if unknown or missing:
         raise KetyError(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kety.fitting.problem import Problem
 from kety.fitting.status import FITTED, Status
+from kety.models import Derived, Parameter
 
 NEEDED: Final = 3.2
 """What others need exceeds so many of its standard errors. More than the 1.96 of a single test: an
@@ -45,7 +46,8 @@ def lost_by_needs(
 
     lost = {}
     fixed = {name for name, (lo, hi) in problem.bounds.items() if not hi > lo}
-    for quantity in (*problem.parameters, *problem.model.derived):
+    quantities: tuple[Parameter | Derived, ...] = (*problem.parameters, *problem.model.derived)
+    for quantity in quantities:
         if quantity.name in fixed or not (quantity.needs or quantity.over):
             continue
         without = np.zeros(len(status), np.bool_)

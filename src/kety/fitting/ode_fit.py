@@ -1,4 +1,4 @@
-"""Fits of a user's differential equations: starts from a table of curves, then Levenberg-Marquardt."""
+"""Fits of a user's differential equations: a table of curves, then Levenberg-Marquardt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAMPLES: Final = 1024
 """Curves of the table, at Halton's points between the bounds."""
 STARTS: Final = 5
 FINALISTS: Final = 2
-"""Points of the table that each voxel starts from, and how many of these are followed to the end."""
+"""Points of the table that each voxel starts from, and those that are followed to the end."""
 TRIES: Final = 6
 """Evaluations after which that is decided."""
 APART: Final = 0.1
@@ -64,7 +64,7 @@ def prepare_ode(problem: Problem, options: VarProLM) -> Solve:
         for first in range(0, len(curves), VOXELS):
             part = np.arange(first, min(first + VOXELS, len(curves)))
             data = np.asarray(curves[part], dtype=np.float64)
-            finite = np.isfinite(data).all(axis=1)
+            finite = np.asarray(np.isfinite(data).all(axis=1))
             worth = finite.copy()
             worth[finite] = _may_enhance(problem, fitting, table, data[finite])
             result.status[part[finite & ~worth]] = Status.NOT_ENHANCING
@@ -171,8 +171,8 @@ def _check_scales(problem: Problem, points: Doubles, curves: Doubles) -> None:
     wrong = error > 1e-4 * np.abs(curves).max(axis=1)
     if wrong.any():
         raise KetyError(
-            f"scales={model.scales!r} of {model.name}: half of their values do not give half of the "
-            "curve; leave out those that do not multiply it, and name all that do"
+            f"scales={model.scales!r} of {model.name}: half of their values do not give half of "
+            "the curve; leave out those that do not multiply it, and name all that do"
         )
 
 
@@ -271,7 +271,7 @@ def _best(cost: Doubles, owner: NDArray[np.intp], count: int, most: int) -> NDAr
 def _starting_points(
     problem: Problem, fitting: Fitting, table: _Table, curves: Doubles
 ) -> tuple[Doubles, NDArray[np.intp]]:
-    """Points (n, P) of the table that explain each curve best and differ, and whose they are (n,)."""
+    """Points (n, P) of the table that explain each curve best, and whose they are (n,)."""
     model: Any = problem.model
     lo, hi = problem.kernel_bounds()
     y = _weighted(fitting, curves)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fitting.forward import as_numbers
+from kety.fitting.forward import as_numbers, kernel_curves
 from kety.fitting.problem import Problem
 from kety.fitting.solve import problem_slopes
 from kety.joint.normals import exact_curves
@@ -115,9 +115,13 @@ def residuals(
     Both are multiplied by the root of the weights; where the problem has a baseline, its constant
     of every voxel is eliminated from them.
     """
-    values, slopes = (
-        problem_slopes(problem, theta) if jacobian else (exact_curves(problem, theta), None)
-    )
+    slopes: Floats | None = None
+    if not problem.by_terms:
+        values, slopes = kernel_curves(problem.aif, problem.times, theta, jacobian=jacobian)
+    elif jacobian:
+        values, slopes = problem_slopes(problem, theta)
+    else:
+        values = exact_curves(problem, theta)
     weights = np.ones(len(problem.times)) if problem.weights is None else problem.weights
     root, share = np.sqrt(weights), weights / weights.sum()
     r = values - curves

@@ -49,12 +49,8 @@ def unit_factor(unit: str) -> float:
     """
     if unit in UNIT_FACTORS:
         return UNIT_FACTORS[unit]
-    parts = unit.split("/") if isinstance(unit, str) else ["h"]
-    if (
-        parts[0] == "min"
-        or {"h", "ms", "hour", "day", "100mL"} & set(parts)
-        or "min" in parts[1:-1]
-    ):
+    parts = str(unit).split("/")
+    if "min" in parts[:-1] or parts == ["min"] or {"h", "ms", "100mL"} & set(parts):
         raise KetyError(
             f"the unit {unit!r} is not known; give times in s, rates per s or min, and fractions"
         )

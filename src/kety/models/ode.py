@@ -41,7 +41,7 @@ TAKEN: Final = frozenset(
 """Names of maps that are not parameters."""
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, kw_only=True)
 class OdeModel(Model):
     """A model given by its differential equations, to be used wherever a model's name is.
 

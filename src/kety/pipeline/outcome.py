@@ -75,6 +75,7 @@ def estimate(
     threads: int | None = None,
     fitted: bool = False,
     autocorrelation: bool = False,
+    initial: bool | float = False,
     certainty: Certainty | None = None,
     region: NDArray[np.bool_] | None = None,
     progress: bool = False,
@@ -85,7 +86,8 @@ def estimate(
     ``baseline`` fits a constant of every voxel along; None does so for CT, where the noise of the
     mean before arrival is common to all frames of a voxel. ``joint`` without a spacing takes that
     of the series; a joint estimate that changes fits beyond noise, or has not settled, is warned
-    of. ``certainty`` asks for intervals and added errors beside the fit, these summarised over
+    of. ``initial`` is the concentration at the first frame, True to fit it. The portal vein's input
+    is the study's. ``certainty`` asks for intervals and added errors beside the fit, these summarised over
     ``region``.
 
     Raises
@@ -118,6 +120,8 @@ def estimate(
         "discretization": discretization,
         "joint": together,
         "select": select,
+        "portal": study.portal,
+        "initial": initial,
         "dtype": dtype,
         "threads": threads,
     }
@@ -342,6 +346,7 @@ def write_outcome(
             curves=study.curves,
             times=series.times,
             aif=study.arterial,
+            portal=study.portal,
             title=title or series.source,
             anatomy=series.data.mean(axis=-1, dtype=np.float32),
             provenance={**maps.attrs, **record},

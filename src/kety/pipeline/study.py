@@ -64,6 +64,8 @@ class Study:
         The file's grid, a volume without content; None where it is that of ``series``.
     vessel
         The artery that was found in the series, on the file's grid; None where it was not sought.
+    portal
+        The portal vein's input; None where none was given.
     """
 
     series: Series
@@ -77,6 +79,7 @@ class Study:
     region: Region = field(default_factory=Region)
     grid: Volume | None = None
     vessel: Vessel | None = None
+    portal: InputFunction | None = None
 
     @property
     def aif(self) -> InputFunction:
@@ -114,6 +117,7 @@ def read_study(
     crop: str | Box | None = None,
     downsample: str | int | Sequence[int] | None = None,
     denoise: str | None = None,
+    portal: InputSource | None = None,
     tell: Tell = silent,
 ) -> Study:
     """Read a series and its arterial input, and convert both to one unit.
@@ -147,6 +151,8 @@ def read_study(
     denoise
         ``"dct"`` or, for N coefficients, ``"dct:N"``, see `kety.preprocess.dct_denoise`; warns
         that the standard errors take no account of it.
+    portal
+        Where the portal vein's input comes from, a table or a mask, for the models of the liver.
     tell
         Given a line about every step.
 
@@ -203,8 +209,40 @@ def read_study(
             facts["input_steps"] = list(steps)
         tell("input", _described(aif, unit))
     files = _files(Path(path), source, conversion, times, mask)
+    second = None
+    if portal is not None:
+        second = _portal_input(portal, whole, unit, baseline, conversion, tell)
+        files["portal"] = tuple(Path(n) for n in (portal.table, portal.mask) if n is not None)
     grid = _grid(whole) if region else None
-    return Study(series, aif, curves, unit, baseline, scan, files, facts, region, grid, artery)
+    return Study(
+        series, aif, curves, unit, baseline, scan, files, facts, region, grid, artery, second
+    )
+
+
+def _portal_input(
+    source: InputSource,
+    series: Series,
+    unit: str,
+    baseline: NDArray[np.intp] | None,
+    conversion: Conversion,
+    tell: Tell,
+) -> InputFunction:
+    """The portal vein's input, from a table or a mask over the whole series."""
+    from kety.io import read_mask
+
+    if source.table is not None:
+        found = arterial.read_table_input(source, unit)
+    elif source.mask is not None:
+        vessel = read_mask(source.mask, like=series)
+        # MR signal without a baseline holds concentration already.
+        signal = unit == "mM" and baseline is not None
+        scan = read_scan(_of_blood(conversion, source), series, vessel, silent) if signal else None
+        words = f"in {Path(source.mask).name}"
+        found = _vessel_input(source, series, vessel, baseline, scan, words)
+    else:
+        raise KetyError("the portal vein's input comes from a CSV table or a mask")
+    tell("portal", _described(found, unit))
+    return found
 
 
 def _of_blood(conversion: Conversion, source: InputSource) -> Conversion:

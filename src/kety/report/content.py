@@ -182,6 +182,7 @@ class Study:
     curve_units: str = ""
     vessel: Vessel | None = None
     vessel_affine: NDArray[np.float64] | None = None
+    portal: InputFunction | None = None
 
     def __post_init__(self) -> None:
         required = ("status",) if self.model_free else ("status", "r2", "cost")

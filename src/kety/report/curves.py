@@ -37,6 +37,8 @@ def input_blocks(study: Study) -> list[Block]:
     if study.aif is None:
         return []
     blocks = input_charts(study.aif, study.times, study.curve_axis, study.curve_units)
+    if study.portal is not None:
+        blocks += input_charts(study.portal, study.times, study.curve_axis, study.curve_units)
     if study.vessel is not None:
         blocks += vessel_blocks(study.vessel, study.vessel_affine)
     return blocks

@@ -41,6 +41,7 @@ def write_report(
     curve_units: str = "",
     vessel: Vessel | None = None,
     vessel_affine: ArrayLike | None = None,
+    portal: InputFunction | None = None,
 ) -> Path:
     """Write a report on fitted maps as one HTML page without external resources.
 
@@ -82,6 +83,8 @@ def write_report(
     vessel, vessel_affine
         The artery that the input was found in, and the affine (4, 4) of its grid, which need not be
         the maps'.
+    portal
+        The portal vein's input, of a model with two.
 
     Returns
     -------
@@ -100,6 +103,7 @@ def write_report(
         curves=curves,
         times=np.asarray(times, dtype=np.float64),
         aif=aif,
+        portal=portal,
         title=title,
         provenance=provenance,
         anatomy=None if anatomy is None else np.asarray(anatomy),

@@ -62,11 +62,11 @@ def simulate(
     for model, part in study.by_model(voxels):
         params = {
             n: study.values(n).reshape(-1)[voxels[part]].astype(np.float64)
-            for n in MODELS[model].names
+            for n in (*MODELS[model].names, "c0")
             if n in study.maps.data_vars
         }
         if part.size:
-            curves[part] = simulate_curves(params, times, study.input, model)
+            curves[part] = simulate_curves(params, times, study.input, model, portal=study.portal)
     if "baseline" in study.maps.data_vars:
         curves += study.values("baseline").reshape(-1)[voxels, None]
     return np.asarray(curves, dtype=np.float64)
