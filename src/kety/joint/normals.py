@@ -38,7 +38,7 @@ def diagonal_places(size: int) -> list[int]:
 
 
 DIAGONAL = diagonal_places(4)
-"""Those of v, a, k and tau."""
+"""Places for v, a, k and tau."""
 
 
 def diagonal(packed: Doubles) -> Doubles:

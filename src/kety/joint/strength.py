@@ -19,7 +19,7 @@ QUICK, SINGLE = Tolerances(fall=1e-2, linear=3e-2, steps=8), Tolerances()
 DOUBLE = Tolerances(fall=1e-7, linear=1e-4, steps=60, rounds=4)
 """Stops for trials, and for curves in single and in double precision."""
 SEVERAL = Tolerances(steps=100)
-"""Of models of several terms, whose valleys are bent: the last steps down there say nothing."""
+"""Of other models: their valleys are bent and take more steps, in either precision."""
 
 
 def at_strength(
