@@ -292,7 +292,7 @@ def _rates(model: OdeModel, theta: Doubles) -> Doubles:
             for i in range(0, len(theta), 1024)
         ]
     )
-    return np.nan_to_num(rates[: len(theta)], nan=np.inf)
+    return np.asarray(np.nan_to_num(rates[: len(theta)], nan=np.inf))
 
 
 @lru_cache(maxsize=64)
