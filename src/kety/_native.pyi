@@ -179,6 +179,7 @@ terms_fit_double = _terms_fit
 
 def pairs(
     dictionary: dict[str, Any],
+    curves: NDArray[np.float32],
     z: NDArray[np.float32],
     square: NDArray[np.float32],
     node_a: NDArray[np.int32],

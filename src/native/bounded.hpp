@@ -59,6 +59,8 @@ KETY_FN Lanes<T, W> bounded_step(const bool* fixed, const Lanes<T, W>* p, const 
     scale[i] = one / root<T, W>(d <= tiny ? one : d);
     step[i] = zero;
   }
+  // A lane that has arrived keeps its step: the rounds of others must not change a digit of it.
+  M open = zero == zero;
   for (int round = 0; round <= P; ++round) {
     V m[kPacked<P>], rhs[P], pivot[P];
     M lost[P];
@@ -95,12 +97,13 @@ KETY_FN Lanes<T, W> bounded_step(const bool* fixed, const Lanes<T, W>* p, const 
     }
     length = upper(length, zero);
     for (int i = 0; i < P; ++i) {
-      const M first = part[i] <= length;
+      const M first = open & (part[i] <= length);
       const V edge = rhs[i] < zero ? V(lo[i] - p[i]) : V(hi[i] - p[i]);
-      step[i] = first ? edge : V(step[i] + length * rhs[i]);
+      step[i] = first ? edge : open ? V(step[i] + length * rhs[i]) : step[i];
       held[i] |= first;
     }
-    if (!any<T, W>(length < one)) break;
+    open &= length < one;
+    if (!any<T, W>(open)) break;
   }
   V fall = zero;
   for (int i = 0; i < P; ++i) {
@@ -216,7 +219,8 @@ KETY_FN void too_wide(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W>*
   for (int i = 0; i < P; ++i) {
     const T half = static_cast<T>(span[i]);
     const V own = bound[i] ? free[pair(i, i)] : c[pair(i, i)];
-    wide[i] = none_of(held[i]) & ((own * variance > half * half) | (bound[i] & lost[i]));
+    wide[i] = none_of(held[i]) & (own * variance > half * half);
+    if (span[i] < 1e30) wide[i] |= none_of(held[i]) & bound[i] & lost[i];
   }
 }
 

@@ -11,7 +11,7 @@ constexpr int kMaxPairRank = 32;
 // Relative to a curve's sum of squares: the error of a node, and what is left of a curve so clean
 // that it decides.
 constexpr int kKind = 1000;
-constexpr float kNodeError = 2e-3f, kFaintNode = 3e-3f;
+constexpr float kNodeError = 5e-3f, kFaintNode = 3e-3f;
 
 template <int W>
 void pairs_range(const PairsCall& call, long begin, long end) {
@@ -28,13 +28,29 @@ void pairs_range(const PairsCall& call, long begin, long end) {
   V* products = static_cast<V*>(kety_allocate(2L * most * static_cast<long>(sizeof(V))));
   V* top = static_cast<V*>(kety_allocate(static_cast<long>(groups) * 3 * sizeof(V)));
   V *best = top, *best_x = top + groups, *best_y = top + 2 * groups;
+  float* tile = static_cast<float*>(
+      kety_allocate(static_cast<long>(call.frames) * W * static_cast<long>(sizeof(float))));
   I* where = static_cast<I*>(kety_allocate(static_cast<long>(groups) * sizeof(I)));
   for (long v0 = begin; v0 < end; v0 += W) {
-    V z[kMaxPairRank], square = {};
-    for (int r = 0; r < rank; ++r)
-      for (int l = 0; l < W; ++l)
-        set<float, W>(z[r], l, call.z[(v0 + l < end ? v0 + l : v0) * rank + r]);
-    for (int l = 0; l < W; ++l) set<float, W>(square, l, call.square[v0 + l < end ? v0 + l : v0]);
+    // Products are formed here, lane by lane: a library's product of matrices may round a row
+    // differently beside other rows.
+    V z[kMaxPairRank] = {}, away[4] = {}, square = {};
+    for (int l = 0; l < W; ++l) {
+      const float* y = call.y_curves + (v0 + l < end ? v0 + l : v0) * call.frames;
+      for (int j = 0; j < call.frames; ++j) tile[j * W + l] = y[j];
+    }
+    for (int j = 0; j < call.frames; ++j) {
+      const V y = load<float, W>(tile + j * W);
+      square += y * y;
+      for (int r = 0; r < rank; ++r) z[r] += call.basis[j * rank + r] * y;
+      for (int r = 0; r < call.unseen; ++r) away[r] += call.outside[j * call.unseen + r] * y;
+    }
+    for (int r = 0; r < call.unseen; ++r) square -= away[r] * away[r];
+    square = upper(square, V{});
+    for (int l = 0; l < W && v0 + l < end; ++l) {
+      for (int r = 0; r < rank; ++r) call.z[(v0 + l) * rank + r] = get<float, W>(z[r], l);
+      call.square[v0 + l] = get<float, W>(square, l);
+    }
     for (int g = 0; g < groups; ++g) {
       const int a0 = call.first_a[g], a1 = call.first_a[g + 1];
       const int b0 = call.first_b[g], b1 = call.first_b[g + 1];
@@ -128,6 +144,7 @@ void pairs_range(const PairsCall& call, long begin, long end) {
       }
     }
   }
+  kety_release(tile);
   kety_release(products);
   kety_release(top);
   kety_release(where);

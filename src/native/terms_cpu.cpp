@@ -236,8 +236,8 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
            [&](long begin, long end) { engine.terms_fit(call, begin, end, sizeof(T) == 4); });
 }
 
-void pairs(nb::dict d, Array<float> z, Array<float> square, Out<int> node_a, Out<int> node_b,
-           Out<float> x, Out<float> y, Out<float> left, int threads,
+void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int> node_a,
+           Out<int> node_b, Out<float> x, Out<float> second, Out<float> left, int threads,
            const std::string& instruction_set) {
   PairsCall call = {};
   call.groups = nb::cast<int>(d["groups"]);
@@ -254,18 +254,26 @@ void pairs(nb::dict d, Array<float> z, Array<float> square, Out<int> node_a, Out
   call.band = checked<int>(d, "band", g);
   call.ratio = nb::cast<float>(d["ratio"]);
   const size_t n = square.size();
-  if (z.size() != n * r || n == 0 || node_a.size() % n)
-    throw std::invalid_argument("z must be (voxels, rank)");
+  if (y.ndim() != 2 || y.shape(0) != n || z.size() != n * r || n == 0 || node_a.size() % n)
+    throw std::invalid_argument("y must be (voxels, frames) and z (voxels, rank)");
+  const size_t frames = y.shape(1);
+  call.frames = static_cast<int>(frames);
+  call.unseen = nb::cast<int>(d["unseen"]);
+  if (call.unseen < 0 || call.unseen > 4)
+    throw std::invalid_argument("at most 4 curves may be left out of account");
+  call.basis = checked<float>(d, "basis", frames * r);
+  call.outside = checked<float>(d, "outside", frames * static_cast<size_t>(call.unseen));
   const size_t k = node_a.size() / n;
-  if (node_b.size() != n * k || x.size() != n * k || y.size() != n * k || left.size() != n * k)
+  if (node_b.size() != n * k || x.size() != n * k || second.size() != n * k || left.size() != n * k)
     throw std::invalid_argument("results must be (voxels, candidates)");
   call.candidates = static_cast<int>(k);
+  call.y_curves = y.data();
   call.z = z.data();
   call.square = square.data();
   call.node_a = node_a.data();
   call.node_b = node_b.data();
   call.x = x.data();
-  call.y = y.data();
+  call.y = second.data();
   call.left = left.data();
   const Engine& engine = engine_named(instruction_set);
   nb::gil_scoped_release release;
@@ -342,9 +350,9 @@ void bind_terms(nb::module_& module) {
   };
   with_fit("terms_fit_single", &fit<float>);
   with_fit("terms_fit_double", &fit<double>);
-  module.def("pairs", &pairs, nb::arg("dictionary"), nb::arg("z"), nb::arg("square"),
-             nb::arg("node_a"), nb::arg("node_b"), nb::arg("x"), nb::arg("y"), nb::arg("left"),
-             nb::arg("threads"), nb::arg("instruction_set"));
+  module.def("pairs", &pairs, nb::arg("dictionary"), nb::arg("curves"), nb::arg("z"),
+             nb::arg("square"), nb::arg("node_a"), nb::arg("node_b"), nb::arg("x"), nb::arg("y"),
+             nb::arg("left"), nb::arg("threads"), nb::arg("instruction_set"));
   module.def("descend", &descend, nb::arg("dictionary"), nb::arg("z"), nb::arg("voxel"),
              nb::arg("cell"), nb::arg("fast"), nb::arg("slow"), nb::arg("delay"), nb::arg("x"),
              nb::arg("y"), nb::arg("left"), nb::arg("threads"), nb::arg("instruction_set"));

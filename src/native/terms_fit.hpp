@@ -93,6 +93,8 @@ KETY_STAGE void load_curves(const TermsCall& call, long start, int n, Curves<T>&
 }
 
 constexpr int kBends = 4;
+// Damping up to which a step counts as one of Gauss-Newton.
+constexpr double kFree = 1.0;
 
 // A step taken in the model's inner coordinates, in which its curves are nearly linear: valleys of
 // the sum of squares that are bent in the parameters are straight in these. Where it stays inside
@@ -224,7 +226,9 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
         const V floor = ftol * cost + rounding * square;
         const V nothing = floor + T(1e3) * rounding * square;
         const M small = is_small<T, W, P>(step, p, xtol, call.xfloor);
-        const M settled = (fall <= floor) | small | (damping > T(1e6));
+        // A small fall or step tells of a minimum only where the damping is not what makes it
+        // small.
+        const M settled = ((fall <= floor) | small) & (damping <= T(kFree)) | (damping > T(1e6));
         for (int l = 0; l < W && q0 + l < stop; ++l) {
           const int t = id[l];
           const bool finished = is_set<T, W>(settled, l);

@@ -198,8 +198,12 @@ struct PairsCall {
   const float* cosine;  // (pairs) of the angle between; above 1: the pair is not to be used
   const int* band;      // (groups): number of the stretch between walls
   float ratio;          // residual, relative to the best, up to which a group is a candidate
-  const float* z;       // (voxels, rank)
-  const float* square;  // (voxels)
+  int frames, unseen;
+  const float* y_curves;  // (voxels, frames) weighted curves
+  const float* basis;     // (frames, rank)
+  const float* outside;   // (frames, unseen) orthonormal, and to the basis: what does not count
+  // results: products with the basis (voxels, rank), sums of squares (voxels)
+  float *z, *square;
   // results: (voxels, candidates), best first; -1 where there are no more
   int *node_a, *node_b;
   float *x, *y, *left;  // amplitudes of the unit vectors, and the residual

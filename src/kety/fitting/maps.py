@@ -84,9 +84,6 @@ def store(
         # Rounding may leave a variance just below 0.
         errors[d.name] = np.sqrt(np.maximum(variance, 0))
     lost = lost_by_needs(problem, result.status, values, errors)
-    for name, without in lost.items():
-        values[name] = np.where(without, dtype(np.nan), values[name])
-        errors[name] = np.where(without, dtype(np.nan), errors[name])
     for name in values:
         maps[name][part] = values[name]
         maps[name + "_se"][part] = np.where(np.isnan(values[name]), dtype(np.nan), errors[name])

@@ -39,14 +39,13 @@ class NodeTable:
     Attributes
     ----------
     recipe : Recipe
-    unseen : (T, n) array
-        Orthonormal weighted curves that the search does not look at.
     weighted : (T,) array
         Roots of the weights.
-    basis : (T, rank) array
-        Orthonormal curves that span all others.
+    rank : int
+        Number of basis curves that span all others.
     scan : dict
-        Unit vectors of all curves and the cosines of their pairs (`PairsCall` in types.hpp).
+        Unit vectors of all curves, the cosines of their pairs, the basis, and what the search does
+        not look at (`PairsCall` in types.hpp).
     descent : dict or None
         Taylor rows between the nodes, where the pairs are exponentials (`DescentCall`).
     length_a, length_b : (n,) arrays
@@ -62,9 +61,8 @@ class NodeTable:
     """
 
     recipe: Recipe
-    unseen: Doubles
     weighted: Doubles
-    basis: Doubles
+    rank: int
     scan: dict[str, Any]
     descent: dict[str, Any] | None
     length_a: Doubles
@@ -76,11 +74,6 @@ class NodeTable:
     cell: NDArray[np.int32]
     band: Doubles
     bands: Doubles
-
-    def seen(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Weighted curves (n, T) without what the search does not look at, in their precision."""
-        dtype = rows.dtype
-        return _seen(rows, self.weighted.astype(dtype), self.unseen.astype(dtype))
 
 
 def rate_grid() -> Doubles:
@@ -129,10 +122,14 @@ def make_nodes(kernel: TermsKernel) -> NodeTable:
     unit_b, length_b = _units([x @ basis for x in b])
     return NodeTable(
         recipe=recipe,
-        unseen=unseen,
         weighted=weighted,
-        basis=basis,
-        scan=_scan(groups, unit_a, unit_b, stretch),
+        rank=basis.shape[1],
+        scan=_scan(groups, unit_a, unit_b, stretch)
+        | {
+            "basis": np.ascontiguousarray(basis, np.float32),
+            "unseen": unseen.shape[1],
+            "outside": np.ascontiguousarray(unseen, np.float32),
+        },
         descent=descent,
         length_a=length_a,
         length_b=length_b,

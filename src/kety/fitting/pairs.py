@@ -30,8 +30,9 @@ FIRST_DESCENT, DESCENT = 4, 8
 FIRST_RIVAL, FIRST_UNSURE = 0.15, 2e-4
 """How much worse than the best a descent may stand after its first steps: relative to what that
 leaves, and to the curve's sum of squares."""
-RIVAL, UNSURE = 1e-2, 3e-5
-"""The same at its end; those that pass are solved exactly. The second is the dictionary's error."""
+RIVAL, RIVAL_DOUBLE, UNSURE = 1e-2, 5e-2, 3e-5
+"""The same at its end, the first in single precision, which is there for speed; those that pass are
+solved exactly. The last is the dictionary's error."""
 CLEAN, CLEAN_UNSURE = 1e-4, 5e-4
 """What is left of a curve of almost no noise, relative to its sum of squares; and how much more a
 descent may leave to be solved exactly as well."""
@@ -84,7 +85,7 @@ def prepare_pairs(
     lo, hi = problem.kernel_bounds()
     threshold = problem.enhancement_threshold()
     names = [p.name for p in problem.parameters]
-    project = np.ascontiguousarray(nodes.basis, dtype=np.float32)
+    weighted = nodes.weighted.astype(problem.dtype)
 
     def search(curves: NDArray[Any]) -> Starts:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -94,10 +95,10 @@ def prepare_pairs(
             if not usable.all():
                 y[~usable] = 0.0
             at_first = np.maximum(y[:, 0], 0.0)
-            y = nodes.seen(y)
-            square = np.einsum("vt,vt->v", y, y).astype(np.float32)
-            z = y.astype(np.float32, copy=False) @ project
-        node_a, node_b, x, second, left = _scan(kernel, options, nodes, z, square)
+            if problem.baseline or problem.initial:
+                y -= y.mean(axis=1, keepdims=True)
+            y = (y * weighted).astype(np.float32, copy=False)
+        z, square, node_a, node_b, x, second, left = _scan(kernel, options, nodes, y)
         there = (node_a >= 0) & usable[:, None]
         if threshold > 0:
             there &= (square - left[:, 0] > threshold * left[:, 0])[:, None]
@@ -133,19 +134,22 @@ def prepare_pairs(
 
 
 def _scan(
-    kernel: TermsKernel, options: VarProLM, nodes: NodeTable, z: Singles, square: Singles
-) -> tuple[NDArray[np.int32], NDArray[np.int32], Singles, Singles, Singles]:
-    """The best nodes of every voxel, (V, candidates): both curves (-1: no more), the amplitudes of
-    their unit vectors, and what they leave."""
+    kernel: TermsKernel, options: VarProLM, nodes: NodeTable, y: Singles
+) -> tuple[Singles, Singles, NDArray[np.int32], NDArray[np.int32], Singles, Singles, Singles]:
+    """Products with the basis (V, rank) and sums of squares (V,) of weighted curves, and their best
+    nodes, (V, candidates): both curves (-1: no more), the amplitudes of their unit vectors, and
+    what they leave."""
     from kety import _native
 
-    shape = (len(z), CANDIDATES_ALONE if nodes.descent is None else CANDIDATES)
+    shape = (len(y), CANDIDATES_ALONE if nodes.descent is None else CANDIDATES)
     a, b = np.empty(shape, np.int32), np.empty(shape, np.int32)
-    x, y, left = (np.empty(shape, np.float32) for _ in range(3))
+    x, second, left = (np.empty(shape, np.float32) for _ in range(3))
+    z, square = np.empty((len(y), nodes.rank), np.float32), np.empty(len(y), np.float32)
     record = nodes.scan | {"ratio": options.candidate_ratio - 1.0}
     threads, instructions = kernel.problem.threads, options.instruction_set
-    _native.pairs(record, z, square, a, b, x, y, left, threads, instructions)
-    return a, b, x, y, left
+    y = np.ascontiguousarray(y)
+    _native.pairs(record, y, z, square, a, b, x, second, left, threads, instructions)
+    return z, square, a, b, x, second, left
 
 
 def _descend(
@@ -165,9 +169,10 @@ def _descend(
     off = np.maximum(square - np.einsum("vr,vr->v", z, z), 0.0)
     where = [np.ascontiguousarray(values[n], np.float32) for n in ("fast", "slow", "delay")]
     found = Descents(voxel, group, *where, *(np.empty(len(voxel), np.float32) for _ in range(3)))
+    last = RIVAL if kernel.problem.dtype == np.float32 else RIVAL_DOUBLE
     for steps, rival, unsure in (
         (FIRST_DESCENT, FIRST_RIVAL, FIRST_UNSURE),
-        (DESCENT, RIVAL, UNSURE),
+        (DESCENT, last, UNSURE),
     ):
         _native.descend(
             nodes.descent | {"iterations": steps},

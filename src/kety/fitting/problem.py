@@ -122,12 +122,16 @@ class Problem:
         return lo, hi
 
     def spans(self) -> NDArray[np.float64]:
-        """Errors of the solver's quantities from which on the data say nothing of them: half the
-        range that the model allows by default, so that tight bounds take nothing away."""
+        """Errors of the solver's quantities from which on the data say nothing of them.
+
+        Half the range that the model allows by default, so that tight bounds take nothing away, for
+        what is known by its reciprocal (it needs itself): such a parameter may end at its upper
+        bound and have no error of its own there. Infinite for the others.
+        """
         spans = np.full(self.size, np.inf)
         for p in self.parameters:
-            lo, hi = self.bounds[p.name] if p is C0 else p.bounds
-            if hi > lo:
+            lo, hi = p.bounds
+            if hi > lo and (p.name,) in p.needs:
                 spans[self.slot(p.name)] = 0.5 * (hi - lo) * self.factor(p)
         return spans
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-BRANCH = 0.05
-"""Rate between the two kinds of pair of exponentials, 1/s."""
+BRANCHES = (0.0, 0.05, 0.4, np.inf)
+"""Rates between the kinds of pair of exponentials, 1/s."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,13 @@ def exponentials(rates: Floats, delay: float, name: str, source: int = 0) -> Cur
 def pairs_of_rates(search: Search, slow: Floats) -> list[Nodes]:
     """All pairs of a faster and a slower exponential at every delay.
 
-    Two kinds, with the faster one above and below `BRANCH`: a curve is often described nearly as
-    well by plasma that empties slowly as by plasma that empties at once and a slow interstitium,
-    and which is better shows only between the nodes.
+    Of several kinds, by the faster one (`BRANCHES`): a curve is often described nearly as well by
+    plasma that empties slowly, by plasma that empties faster and a slow interstitium, and by plasma
+    that just follows the input; which is best shows only between the nodes.
     """
     groups = []
-    for kind, part in enumerate((search.rates <= BRANCH, search.rates > BRANCH)):
-        fast = search.rates[part]
+    for kind, (above, to) in enumerate(pairwise(BRANCHES)):
+        fast = search.rates[(search.rates > above) & (search.rates <= to)]
         for cell, delay in enumerate(search.delays):
             groups.append(
                 Nodes(
