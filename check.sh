@@ -13,4 +13,5 @@ else
 fi
 lint-imports
 mypy
-pytest
+# Two processes: the tests are many and small.
+pytest -n 2 --dist loadfile

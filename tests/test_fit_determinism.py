@@ -131,7 +131,7 @@ def test_instruction_sets_agree_to_rounding(curves: Floats, aif: InputFunction, 
         noisy = first.r2.values < 0.9999  # elsewhere cost and errors are rounding themselves
         both = (first.status.values == Status.CONVERGED) & (other.status.values == first.status)
         clear = both & noisy
-        assert clear.sum() > 2000
+        assert clear.sum() > 1500
         cost = np.abs(other.cost.values / first.cost.values - 1)[clear]
         assert np.quantile(cost, 0.999) < 1e-4
         for name in ("ktrans", "kep", "vb", "delay"):

@@ -220,8 +220,9 @@ def searched(model: str, count: int, noise: float) -> tuple[Problem, Any, Floats
 
 
 def in_basis(nodes: Any, kernel: Any, curves: Floats) -> tuple[Any, Any]:
-    seen = nodes.seen(curves / kernel.scale)
-    return (seen @ nodes.basis).astype(np.float32), (seen**2).sum(axis=1).astype(np.float32)
+    seen = curves / kernel.scale * nodes.weighted
+    basis = np.asarray(nodes.scan["basis"], np.float64)
+    return (seen @ basis).astype(np.float32), (seen**2).sum(axis=1).astype(np.float32)
 
 
 def best_of_pairs(nodes: Any, z: Any, square: Any) -> Floats:
@@ -253,7 +254,10 @@ def test_the_scan_finds_the_best_pair(model: str) -> None:
     z, square = in_basis(nodes, kernel, curves)
     expected = best_of_pairs(nodes, z, square)
     for name in instruction_sets():
-        a, b, x, y, left = _scan(kernel, VarProLM(instruction_set=name), nodes, z, square)
+        seen = (curves / kernel.scale * nodes.weighted).astype(np.float32)
+        own, total, a, b, x, y, left = _scan(kernel, VarProLM(instruction_set=name), nodes, seen)
+        np.testing.assert_allclose(own, z, rtol=1e-4, atol=1e-5 * np.abs(z).max())
+        np.testing.assert_allclose(total, square, rtol=1e-5)
         np.testing.assert_allclose(left[:, 0], expected, rtol=2e-3, atol=2e-5 * square.max())
         ordered = np.where(a >= 0, left, 2.0 * square[:, None])  # the best first
         assert (np.diff(ordered, axis=1) >= 0).all()
@@ -278,7 +282,8 @@ def test_the_descent_ends_lower_and_where_a_slow_one_does(model: str) -> None:
     problem, (kernel, nodes), curves = searched(model, 25, 3.0)
     z, square = in_basis(nodes, kernel, curves)
     options = VarProLM(candidate_ratio=1.0)
-    a, b, _, _, left = _scan(kernel, options, nodes, z, square)
+    seen = (curves / kernel.scale * nodes.weighted).astype(np.float32)
+    _, _, a, b, _, _, left = _scan(kernel, options, nodes, seen)
     voxel = np.arange(len(z))
     group = nodes.group[a[:, 0]]
     values = {n: v[a[:, 0]] for n, v in nodes.values_a.items()}
@@ -289,6 +294,7 @@ def test_the_descent_ends_lower_and_where_a_slow_one_does(model: str) -> None:
     assert (
         ends.left + off[ends.voxel] <= left[ends.voxel, 0] * 1.001 + 1e-4 * square[ends.voxel]
     ).all()
+    basis = np.asarray(nodes.scan["basis"], np.float64)
     lo, hi = nodes.band[ends.group].T
     lower = problem.kernel_bounds()[0][problem.slot("delay")]
 
@@ -296,7 +302,7 @@ def test_the_descent_ends_lower_and_where_a_slow_one_does(model: str) -> None:
         rows = np.zeros((2, 4))
         rows[:, 1], rows[:, 3] = 1.0, x[-1]
         rows[0, 2], rows[1, 2] = x[0], x[1] if model == "2cxm" else 0.0
-        pair = nodes.seen(kernel_curves(kernel.inputs[0], TWO_PHASE, rows)[0]) @ nodes.basis
+        pair = kernel_curves(kernel.inputs[0], TWO_PHASE, rows)[0] * nodes.weighted @ basis
         return np.asarray(pair.T @ nnls(pair.T, z[v])[0] - z[v])
 
     worse = 0

@@ -44,8 +44,8 @@ MODEL_OPTIONS: Final = (
         callback=initial,
         default="off",
         metavar="off|free|C",
-        help="Concentration in the tissue at the first frame, where contrast agent was there before: "
-        "fitted in every voxel (free), or given in the unit of the curves. [default: off]",
+        help="Concentration in the tissue at the first frame, where contrast agent was there "
+        "before: fitted in every voxel (free), or given in the unit of the curves. [default: off]",
     ),
 )
 

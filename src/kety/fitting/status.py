@@ -31,8 +31,9 @@ SENTENCES: Final[dict[Status, str]] = {
     Status.ITERATION_LIMIT: "The iteration limit was reached before the fit converged.",
     Status.NOT_ENHANCING: "The curve does not enhance beyond its noise; nothing was estimated.",
     Status.NOT_FINITE: "The curve holds NaN or infinite samples; nothing was estimated.",
-    Status.NOT_IDENTIFIABLE: "The curve does not determine every parameter: what nothing speaks for "
-    "is NaN, or an error is too large to tell a parameter from 0 or from anything larger.",
+    Status.NOT_IDENTIFIABLE: "The curve does not determine every parameter: what nothing "
+    "speaks for is NaN, or an error is too large to tell a parameter from 0 or from anything "
+    "larger.",
 }
 
 FITTED: Final[tuple[Status, ...]] = (

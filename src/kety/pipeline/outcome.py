@@ -87,8 +87,8 @@ def estimate(
     mean before arrival is common to all frames of a voxel. ``joint`` without a spacing takes that
     of the series; a joint estimate that changes fits beyond noise, or has not settled, is warned
     of. ``initial`` is the concentration at the first frame, True to fit it. The portal vein's input
-    is the study's. ``certainty`` asks for intervals and added errors beside the fit, these summarised over
-    ``region``.
+    is the study's. ``certainty`` asks for intervals and added errors beside the fit, these
+    summarised over ``region``.
 
     Raises
     ------
