@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import shift
-from tests.naive_extraction import naive_clusters, naive_drop
 
 import kety
 from kety.errors import KetyError
@@ -22,6 +21,7 @@ from kety.inputs.candidates import clusters_of, core_of, make_pool
 from kety.inputs.movement import displacements
 from kety.simulate import Phantom, rician, simulate_abdomen, simulate_brain
 from kety.simulate.phantom import scaled_input
+from naive_extraction import naive_clusters, naive_drop
 
 Array = Any
 

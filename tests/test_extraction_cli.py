@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.commands import good, run
 
+from commands import good, run
 from kety import InputFunction
 from kety.errors import KetyError
 from kety.io import read_mask, read_series, read_volume, write_series, write_volume
