@@ -21,7 +21,7 @@ from kety.models.exchange import FP, PS, SHIFT, VB, VE, VP
 from kety.models.starts import Curves, Nodes, Recipe, Search, exponentials, kernel_rows
 from kety.models.trace import exponential
 
-TRANSITS: Final = (1.0, 2.0, 4.0, 7.0, 12.0, 20.0, 32.0)
+TRANSITS: Final = (1.0, 2.0, 4.0, 7.0, 12.0, 20.0, 32.0, 46.0, 62.0, 80.0, 110.0)
 """Capillary transit times of the nodes, s."""
 
 
