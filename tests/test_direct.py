@@ -175,9 +175,10 @@ def test_standard_errors_are_those_of_the_default_solver(
             searched = fit(curves, TWO_PHASE, aif, optimizer=NelderMead.preset("paper"), **options)
             # Weighted fits have unweighted costs, which feel where the search came to rest.
             same = np.isclose(default.cost, searched.cost, rtol=1e-7 if weights is None else 1e-4)
-            same &= (default.status == Status.CONVERGED).values
-            assert same.mean() > 0.5
             names = [str(n) for n in default if str(n).endswith("_se")]
+            for name in names:
+                same &= np.isfinite(default[name].values)
+            assert same.mean() > 0.6
             for name in [*names, "r2", *(["baseline"] if baseline else [])]:
                 # Errors depend on where between its tolerances each search came to rest.
                 near = np.isclose(searched[name][same], default[name][same], rtol=2e-3, atol=1e-6)

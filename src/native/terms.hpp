@@ -206,6 +206,8 @@ KETY_FN void evaluate_terms_at(const TermsProblem<T>& problem, int level, const 
     evaluate_terms<T, W, P, false>(problem, level, p, y, knots, out);
 }
 
+constexpr int kTermVoxels = 4096;  // of a chunk: so many that the last to arrive still fill lanes
+
 // The items 0 .. n - 1 in order of level and delay, so that the lanes of a register share pieces.
 // `parameters(item, i)` is parameter i of an item; begins[l] is the first item of level l.
 constexpr int kTermBins = 1024;

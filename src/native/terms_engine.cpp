@@ -1,6 +1,7 @@
 // The entry points of models of several terms for one instruction set (see engine.cpp).
 #include "descend.hpp"
 #include "pairs.hpp"
+#include "terms_at.hpp"
 #include "terms_fit.hpp"
 
 namespace KETY_NS {
