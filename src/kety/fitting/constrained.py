@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kety.fitting.bounded import bounded_step
 from kety.fitting.problem import Problem
 from kety.fitting.sensitivity import ExactModel
 
@@ -68,7 +69,7 @@ def minimise(
         x = values[running]
         some = None if held is None else held.rows(running)
         normal, gradient = _normal_equations(model, curves[running], x, some)
-        step = _step(normal, gradient, x, lo, hi, free[running], damping[running])
+        step, _ = bounded_step(~free[running], x, -gradient, normal, damping[running], lo, hi)
         tried = np.clip(x + step, lo, hi)
         new_cost, new_objective = _costs(model, curves[running], tried, some)
         before = objective[running]
@@ -121,38 +122,3 @@ def _normal_equations(
         normal += held.weight[:, None, None] * g[:, :, None] * g[:, None, :]
         gradient += (held.weight * off)[:, None] * g
     return normal, gradient
-
-
-def _step(
-    normal: Floats,
-    gradient: Floats,
-    x: Floats,
-    lo: Floats,
-    hi: Floats,
-    free: Flags,
-    damping: Floats,
-) -> Floats:
-    """Damped Newton step (V, P); parameters that it would push out of the box stay."""
-    count = normal.shape[1]
-    diagonal = np.einsum("vii->vi", normal)
-    scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
-    unit = normal * scale[:, :, None] * scale[:, None, :]
-    moves = free & (diagonal > 0)
-    step = np.zeros_like(x)
-    for _ in range(count + 1):
-        pushed = ((x <= lo) & (np.where(moves, gradient, 0) < 0)) | (
-            (x >= hi) & (np.where(moves, gradient, 0) > 0)
-        )
-        moves = moves & ~pushed
-        both = moves[:, :, None] & moves[:, None, :]
-        system = np.where(both, unit, 0.0)
-        index = np.arange(count)
-        system[:, index, index] = np.where(moves, 1.0 + damping[:, None], 1.0)
-        right = np.where(moves, gradient * scale, 0.0)
-        step = np.linalg.solve(system, right[:, :, None])[:, :, 0] * scale
-        # A step may leave at a bound that the gradient alone does not.
-        leaving = moves & (((x <= lo) & (step < 0)) | ((x >= hi) & (step > 0)))
-        if not leaving.any():
-            break
-        moves &= ~leaving
-    return step

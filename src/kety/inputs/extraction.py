@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -97,7 +96,6 @@ def find_artery(
     quantity: str | None = None,
     mask: ArrayLike | None = None,
     baseline: Any = None,
-    spacing: Sequence[float] | None = None,
     hematocrit: float = 0.42,
     interpolation: str = "cubic",
 ) -> ArterialInput:
@@ -125,8 +123,6 @@ def find_artery(
         Voxels to look at; all by default. It has to hold the artery and some tissue.
     baseline
         Frames before contrast agent, see `kety.signal.resolve_frames`; found by default.
-    spacing
-        Voxel size (x, y, z) in mm, for words alone.
     hematocrit, interpolation
         Of the curve, see `kety.InputFunction`.
 
