@@ -1,7 +1,8 @@
 // Descent of pairs of exponentials in the dictionary: the two rates and the delay by a damped
 // Gauss-Newton on the few products of a curve with the basis, the amplitudes eliminated. Curves
 // come from the Taylor rows of the (rate, delay) cell that each rate lies in (dictionary.hpp), so
-// that a step costs a tenth of an exact evaluation.
+// that a step costs a tenth of an exact evaluation. Sixteen voxels go side by side; each goes
+// through its own starts, the most promising first, and gives up those that can no longer win.
 #pragma once
 #include "lanes.hpp"
 #include "types.hpp"
@@ -107,170 +108,334 @@ KETY_FN int cell_of(const float* edges, int cells, int from, float x) {
   return from;
 }
 
+constexpr int kDescents = 16, kMostEnds = 16;
+// The algebra of a step, for sixteen descents at once.
+using Lanes16 = Lanes<float, kDescents>;
+using Mask16 = Mask<float, kDescents>;
+
+// Where sixteen descents stand.
+struct Descents {
+  Lanes16 k1, k2, tau;                  // to be tried
+  Lanes16 best, fast, slow, delay, x, y;  // the best so far: residual, rates, delay, amplitudes
+  Lanes16 damping, expected, steps;
+  Lanes16 g[3], h[6];
+  Lanes16 walled, band_lo, band_hi;
+};
+
+// Amplitudes of both curves, not negative.
+struct Amplitudes {
+  Lanes16 a, b, inverse;  // inverse of the determinant
+  Mask16 both, only_first;
+};
+
+enum { kU1, kU2, kRate1, kRate2, kDelay1, kDelay2, kZ };
+
+KETY_FN Amplitudes amplitudes_of(const Lanes16* in) {
+  const Lanes16 zero = {};
+  const Lanes16 &g11 = in[pair_of(kU1, kU1)], &g22 = in[pair_of(kU2, kU2)],
+                &g12 = in[pair_of(kU1, kU2)], &b1 = in[pair_of(kU1, kZ)],
+                &b2 = in[pair_of(kU2, kZ)];
+  Amplitudes r;
+  const Lanes16 det = g11 * g22 - g12 * g12;
+  const Mask16 regular = det > 1e-6f * g11 * g22;
+  r.inverse = regular ? 1 / det : zero;
+  r.a = (b1 * g22 - b2 * g12) * r.inverse;
+  r.b = (b2 * g11 - b1 * g12) * r.inverse;
+  r.both = (r.a > 0) & (r.b > 0);
+  const Lanes16 one = ((b1 > 0) & (g11 > 0)) ? b1 / g11 : zero,
+                two = ((b2 > 0) & (g22 > 0)) ? b2 / g22 : zero;
+  r.only_first = one * b1 >= two * b2;
+  r.a = r.both ? r.a : r.only_first ? one : zero;
+  r.b = r.both ? r.b : r.only_first ? zero : two;
+  return r;
+}
+
+// Gradient and Gauss-Newton matrix in (transit time of the faster term, slower rate, delay). The
+// amplitudes follow, so that what of a column lies along the curves does not count.
+KETY_STAGE void linearise(const Lanes16* in, const Amplitudes& at, bool slow_held,
+                          const Mask16& accept, Descents& s) {
+  auto with = [&](int i, int j) -> const Lanes16& { return in[pair_of(i, j)]; };
+  const Lanes16 zero = {}, &a = at.a, &b = at.b;
+  const Lanes16 &g11 = with(kU1, kU1), &g22 = with(kU2, kU2), &g12 = with(kU1, kU2);
+  auto by_tau = [&](int v) -> Lanes16 { return a * with(kDelay1, v) + b * with(kDelay2, v); };
+  const Lanes16 slower = slow_held ? zero : b, faster = -s.k1 * s.k1 * a;
+  Lanes16 p[3] = {faster * with(kRate1, kU1), slower * with(kRate2, kU1), by_tau(kU1)};
+  Lanes16 q[3] = {faster * with(kRate1, kU2), slower * with(kRate2, kU2), by_tau(kU2)};
+  Lanes16 z[3] = {faster * with(kRate1, kZ), slower * with(kRate2, kZ), by_tau(kZ)};
+  const Lanes16 tau_tau = a * by_tau(kDelay1) + b * by_tau(kDelay2);
+  // Packed lower triangle.
+  Lanes16 c[6] = {faster * faster * with(kRate1, kRate1),
+                  faster * slower * with(kRate1, kRate2),
+                  slower * slower * with(kRate2, kRate2),
+                  faster * by_tau(kRate1),
+                  slower * by_tau(kRate2),
+                  tau_tau};
+  const Lanes16 along = z[2] - a * p[2] - b * q[2];
+  // Along the transit time of the faster term its mean arrival stays, since a valley that is bent
+  // in the rates is straight so; at a wall the delay stays instead.
+  const Mask16 wall = (s.band_hi <= s.band_lo) | ((s.tau <= s.band_lo) & (along < 0)) |
+                      ((s.tau >= s.band_hi) & (along > 0));
+  s.walled = accept ? (wall ? zero + 1 : zero) : s.walled;
+  const Lanes16 shift = wall ? zero : zero + 1;
+  p[0] -= shift * p[2];
+  q[0] -= shift * q[2];
+  z[0] -= shift * z[2];
+  c[0] += shift * (tau_tau - 2 * c[3]);
+  c[1] -= shift * c[4];
+  c[3] -= shift * tau_tau;
+  const Lanes16 inverse_1 = g11 > 0 ? 1 / g11 : zero, inverse_2 = g22 > 0 ? 1 / g22 : zero;
+  for (int i = 0; i < 3; ++i) {
+    const Lanes16 gi = z[i] - a * p[i] - b * q[i];
+    s.g[i] = accept ? gi : s.g[i];
+    for (int j = 0; j <= i; ++j) {
+      const Lanes16 two =
+          (p[i] * (p[j] * g22 - q[j] * g12) + q[i] * (q[j] * g11 - p[j] * g12)) * at.inverse;
+      const Lanes16 shared = at.both         ? two
+                             : at.only_first ? p[i] * p[j] * inverse_1
+                                             : q[i] * q[j] * inverse_2;
+      const Lanes16 own = c[i * (i + 1) / 2 + j];
+      Lanes16 rest = own - shared;
+      // Of a column that lies along the curves rounding may leave less than nothing.
+      if (i == j) rest = rest < 1e-6f * own ? zero : rest;
+      Lanes16& to = s.h[i * (i + 1) / 2 + j];
+      to = accept ? rest : to;
+    }
+  }
+}
+
+// The next point to try, from the best one, and what it should gain.
+KETY_STAGE void next_point(bool slow_held, float fastest, float slowest, Descents& s) {
+  const Lanes16 zero = {}, one = zero + 1;
+  const Lanes16 t1 = 1 / s.fast;
+  const Mask16 walled = s.walled > 0;
+  Mask16 held[3] = {((s.fast >= fastest) & (s.g[0] < 0)) | (s.h[0] <= 0),
+                    ((s.slow <= slowest) & (s.g[1] < 0)) | (s.h[2] <= 0),
+                    walled | (s.h[5] <= 0)};
+  if (slow_held) held[1] = zero == zero;
+  Lanes16 m[6], r[3];
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < i; ++j)
+      m[i * (i + 1) / 2 + j] = (held[i] | held[j]) ? zero : s.h[i * (i + 1) / 2 + j];
+    const Lanes16& own = s.h[i * (i + 1) / 2 + i];
+    m[i * (i + 1) / 2 + i] = held[i] ? one : own * (1 + s.damping);
+    r[i] = held[i] ? zero : s.g[i];
+  }
+  // By elimination; a pivot that rounding took leaves its parameter where it is.
+  auto inverse = [&](const Lanes16& d) -> Lanes16 { return d > 1e-30f ? 1 / d : zero; };
+  const Lanes16 i0 = inverse(m[0]), f1 = m[1] * i0, f2 = m[3] * i0;
+  const Lanes16 d1 = m[2] - f1 * m[1], e = m[4] - f2 * m[1], i1 = inverse(d1), f3 = e * i1;
+  const Lanes16 d2 = m[5] - f2 * m[3] - f3 * e;
+  const Lanes16 r1 = r[1] - f1 * r[0], r2 = r[2] - f2 * r[0] - f3 * r1;
+  Lanes16 step[3];
+  step[2] = r2 * inverse(d2);
+  step[1] = (r1 - e * step[2]) * i1;
+  step[0] = (r[0] - m[1] * step[1] - m[3] * step[2]) * i0;
+  s.expected = zero;
+  for (int i = 0; i < 3; ++i) {
+    Lanes16 row = 2 * s.g[i];
+    for (int j = 0; j < 3; ++j)
+      row -= s.h[i >= j ? i * (i + 1) / 2 + j : j * (j + 1) / 2 + i] * step[j];
+    s.expected += step[i] * row;
+  }
+  Lanes16 t = t1 + step[0];
+  t = lower(upper(t, Lanes16(0.3f * t1)), Lanes16(3 * t1));
+  s.k1 = lower(Lanes16(1 / t), zero + fastest);
+  s.k2 = lower(upper(Lanes16(s.slow + step[1]), zero + slowest), Lanes16(0.95f * s.k1));
+  s.tau = s.delay + step[2] + (walled ? zero : Lanes16(t1 - 1 / s.k1));
+  s.tau = lower(upper(s.tau, s.band_lo), s.band_hi);
+}
+
+// What one of the sixteen voxels has found.
+struct Ends {
+  long voxel;
+  int start, cell, fast_cell, slow_cell, count;
+  float off, square, top;
+  struct End {
+    float fast, slow, delay, x, y, left;
+    int group;
+  } end[kMostEnds];
+};
+
+KETY_FN bool is_beside(float x, float y, float floor) {
+  return __builtin_fabsf(x - y) <= 0.02f * __builtin_fabsf(y) + floor;
+}
+KETY_FN bool is_same(float fast, float slow, float delay, const Ends::End& e) {
+  return is_beside(fast, e.fast, 1e-3f) && is_beside(slow, e.slow, 1e-4f) &&
+         is_beside(delay, e.delay, 0.05f);
+}
+
+// The ends of a voxel that are too close to its best to call, each minimum once.
+KETY_STAGE void write_ends(const DescentCall& call, Ends& ends) {
+  for (int i = 1; i < ends.count; ++i)  // the best first
+    for (int j = i; j > 0 && ends.end[j].left < ends.end[j - 1].left; --j) {
+      const Ends::End other = ends.end[j];
+      ends.end[j] = ends.end[j - 1];
+      ends.end[j - 1] = other;
+    }
+  const long out = ends.voxel * call.candidates;
+  int kept = 0, chosen[kMostEnds];
+  for (int i = 0; i < ends.count; ++i) {
+    const Ends::End& e = ends.end[i];
+    // Of a curve of almost no noise the dictionary's own error decides.
+    const float unsure = e.left < call.clean * ends.square ? call.clean_unsure : call.unsure;
+    if (!(e.left <= ends.end[0].left * (1 + call.rival) + unsure * ends.square)) continue;
+    bool again = false;
+    for (int q = 0; q < kept; ++q)
+      again |= is_same(e.fast, e.slow, e.delay, ends.end[chosen[q]]);
+    if (again) continue;
+    chosen[kept] = i;
+    const long o = out + kept++;
+    call.group[o] = e.group;
+    call.fast[o] = e.fast;
+    call.slow[o] = e.slow;
+    call.delay[o] = e.delay;
+    call.x[o] = e.x;
+    call.y[o] = e.y;
+    call.left[o] = e.left;
+  }
+  for (; kept < call.candidates; ++kept) call.group[out + kept] = -1;
+}
+
 template <int N>
 void descend_range(const DescentCall& call, long begin, long end) {
   const float fastest = call.rate_edge[call.rates], slowest = call.rate_edge[0];
-  for (long c = begin; c < end; ++c) {
-    Products<N> z = {};
-    {
-      float padded[16 * N] = {};
-      for (int r = 0; r < call.rank; ++r)
-        padded[r] = call.z[static_cast<long>(call.voxel[c]) * call.rank + r];
-      __builtin_memcpy(&z, padded, sizeof z);
+  const Lanes16 zero = {};
+  Descents s = {};
+  Ends ends[kDescents];
+  Products<N> z[kDescents];
+  long next = begin;
+  int running = 0;
+  bool live[kDescents] = {};
+  // The voxel's next start that has a node, or the next voxel.
+  auto begin_next = [&](int l) {
+    for (;;) {
+      Ends& e = ends[l];
+      if (live[l]) {
+        if (++e.start < call.candidates && call.pair[e.voxel * call.candidates + e.start] >= 0)
+          break;
+        write_ends(call, e);
+        live[l] = false;
+        --running;
+      }
+      if (next >= end) return;
+      e.voxel = next++;
+      e.start = -1;
+      e.count = 0;
+      e.top = 3e38f;
+      live[l] = true;
+      ++running;
+      float padded[16 * N] = {}, own = 0;
+      for (int r = 0; r < call.rank; ++r) {
+        padded[r] = call.z[e.voxel * call.rank + r];
+        own += padded[r] * padded[r];
+      }
+      __builtin_memcpy(&z[l], padded, sizeof z[l]);
+      e.square = call.square[e.voxel];
+      e.off = e.square > own ? e.square - own : 0.0f;
     }
-    const float band_lo = call.band_lo[call.cell[c]], band_hi = call.band_hi[call.cell[c]];
-    int delay_cell = call.cell[c], fast_cell = 0, slow_cell = 0;
-    float k1 = call.fast[c], k2 = call.slow[c], tau = call.delay[c];
-    float best = 3e38f, best_k1 = k1, best_k2 = k2, best_tau = tau, best_a = 0, best_b = 0;
-    float damping = 1e-2f, expected = 0;
-    float h[3][3] = {}, g[3] = {};
-    bool held[3] = {}, walled = false;
-    for (int it = 0;; ++it) {
-      delay_cell = cell_of(call.delay_edge, call.delays, delay_cell, tau);
+    Ends& e = ends[l];
+    const int pair = call.pair[e.voxel * call.candidates + e.start];
+    e.cell = call.cell[call.group_of[pair]];
+    e.fast_cell = e.slow_cell = 0;
+    s.k1[l] = call.fast_of[pair];
+    s.k2[l] = call.slow_of[pair];
+    s.tau[l] = call.delay_centre[e.cell];
+    s.band_lo[l] = call.band_lo[e.cell];
+    s.band_hi[l] = call.band_hi[e.cell];
+    s.best[l] = 3e38f;
+    s.damping[l] = 1e-2f;
+    s.expected[l] = 0;
+    s.steps[l] = 0;
+  };
+  for (int l = 0; l < kDescents; ++l) {
+    s.k1[l] = s.k2[l] = 1;
+    begin_next(l);
+  }
+  while (running > 0) {
+    Lanes16 in[32], squares[kDescents];
+    Products<N> u1[kDescents], u2[kDescents];
+    float* column = reinterpret_cast<float*>(in);
+    for (int l = 0; l < kDescents; ++l) {
+      if (!live[l]) {
+        for (int i = 0; i < 32; ++i) column[i * kDescents + l] = 0;
+        u1[l] = u2[l] = z[l] = Products<N>{};
+        continue;
+      }
+      Ends& e = ends[l];
+      const float k1 = s.k1[l], k2 = s.k2[l], tau = s.tau[l];
+      const float band_lo = s.band_lo[l], band_hi = s.band_hi[l];
+      e.cell = cell_of(call.delay_edge, call.delays, e.cell, tau);
       // Cells do not share the curves of both sides of a jump.
-      while (delay_cell > 0 && call.delay_centre[delay_cell] > band_hi) --delay_cell;
-      while (delay_cell < call.delays - 1 && call.delay_centre[delay_cell] < band_lo) ++delay_cell;
-      fast_cell = cell_of(call.rate_edge, call.rates, fast_cell, k1);
-      slow_cell = cell_of(call.rate_edge, call.rates, slow_cell, k2);
-      const RateCurve<N> first = rate_curve<N>(call, delay_cell, fast_cell, k1, tau);
-      const RateCurve<N> second = rate_curve<N>(call, delay_cell, slow_cell, k2, tau);
-      enum { kU1, kU2, kRate1, kRate2, kDelay1, kDelay2, kZ };
+      while (e.cell > 0 && call.delay_centre[e.cell] > band_hi) --e.cell;
+      while (e.cell < call.delays - 1 && call.delay_centre[e.cell] < band_lo) ++e.cell;
+      e.fast_cell = cell_of(call.rate_edge, call.rates, e.fast_cell, k1);
+      e.slow_cell = cell_of(call.rate_edge, call.rates, e.slow_cell, k2);
+      const RateCurve<N> first = rate_curve<N>(call, e.cell, e.fast_cell, k1, tau);
+      const RateCurve<N> second = rate_curve<N>(call, e.cell, e.slow_cell, k2, tau);
       const Products<N>* vectors[kVectors] = {
           &first.u,         &second.u, &first.by_rate, &second.by_rate, &first.by_delay,
-          &second.by_delay, &z};
-      float in[32];
-      inner_products<N>(vectors, in);
-      auto with = [&](int i, int j) { return in[pair_of(i, j)]; };
-      const float g11 = with(kU1, kU1), g22 = with(kU2, kU2), g12 = with(kU1, kU2),
-                  b1 = with(kU1, kZ), b2 = with(kU2, kZ);
-      float a = 0, b = 0;
-      const float det = g11 * g22 - g12 * g12;
-      const bool regular = det > 1e-6f * g11 * g22;
-      if (regular) {
-        a = (b1 * g22 - b2 * g12) / det;
-        b = (b2 * g11 - b1 * g12) / det;
-      }
-      const bool both = regular && a > 0 && b > 0;
-      bool only_first = false;
-      if (!both) {
-        const float one = b1 > 0 && g11 > 0 ? b1 / g11 : 0.0f,
-                    two = b2 > 0 && g22 > 0 ? b2 / g22 : 0.0f;
-        only_first = one * b1 >= two * b2;
-        a = only_first ? one : 0.0f;
-        b = only_first ? 0.0f : two;
-      }
-      // The residual itself, since the difference of the products would lose what noise leaves.
-      Row16 squares = {};
-      for (int q = 0; q < N; ++q) {
-        const Row16 r = z.part[q] - a * first.u.part[q] - b * second.u.part[q];
-        squares += r * r;
-      }
-      Row16 alone[16] = {squares};
-      const float cost = sums_of(alone)[0];
-      const bool accept = cost < best;
-      if (it > 0) {
-        const float gain = best - cost;
-        damping = accept && gain > 0.25f * expected ? damping * (gain > 0.75f * expected ? 0.1f : 1)
-                                                    : (damping > 0.025f ? damping * 4 : 0.1f);
-        if (damping < 1e-6f) damping = 1e-6f;
-      }
-      if (accept) {
-        const float fall = best - cost;
-        best = cost;
-        best_k1 = k1;
-        best_k2 = k2;
-        best_tau = tau;
-        best_a = a;
-        best_b = b;
-        if (it >= call.iterations || (it > 0 && fall < 1e-4f * cost)) break;
-        // Columns of the Jacobian: the delay, the slower rate, the faster term's transit time. The
-        // amplitudes follow, so that what of a column lies along the curves does not count.
-        auto by_tau = [&](int v) { return a * with(kDelay1, v) + b * with(kDelay2, v); };
-        const float slower = call.slow_held ? 0.0f : b, faster = -k1 * k1 * a;
-        float p[3] = {faster * with(kRate1, kU1), slower * with(kRate2, kU1), by_tau(kU1)};
-        float q[3] = {faster * with(kRate1, kU2), slower * with(kRate2, kU2), by_tau(kU2)};
-        float along_z[3] = {faster * with(kRate1, kZ), slower * with(kRate2, kZ), by_tau(kZ)};
-        const float tau_tau = a * by_tau(kDelay1) + b * by_tau(kDelay2);
-        float c[3][3] = {
-            {faster * faster * with(kRate1, kRate1)},
-            {faster * slower * with(kRate1, kRate2), slower * slower * with(kRate2, kRate2)},
-            {faster * by_tau(kRate1), slower * by_tau(kRate2), tau_tau}};
-        g[2] = along_z[2] - a * p[2] - b * q[2];
-        // Along the transit time of the faster term its mean arrival stays, since a valley that is
-        // bent in the rates is straight so; at a wall the delay stays instead.
-        walled = band_hi <= band_lo || (tau <= band_lo && g[2] < 0) || (tau >= band_hi && g[2] > 0);
-        if (!walled) {
-          p[0] -= p[2];
-          q[0] -= q[2];
-          along_z[0] -= along_z[2];
-          c[0][0] += tau_tau - 2 * c[2][0];
-          c[1][0] -= c[2][1];
-          c[2][0] -= tau_tau;
-        }
-        for (int i = 0; i < 3; ++i) {
-          g[i] = along_z[i] - a * p[i] - b * q[i];
-          for (int j = 0; j <= i; ++j) {
-            float shared = 0;
-            if (both)
-              shared = (p[i] * (p[j] * g22 - q[j] * g12) + q[i] * (q[j] * g11 - p[j] * g12)) / det;
-            else if (only_first)
-              shared = g11 > 0 ? p[i] * p[j] / g11 : 0.0f;
-            else
-              shared = g22 > 0 ? q[i] * q[j] / g22 : 0.0f;
-            const float rest = c[i][j] - shared;
-            // Of a column that lies along the curves rounding may leave less than nothing.
-            h[i][j] = h[j][i] = i == j && rest < 1e-6f * c[i][i] ? 0.0f : rest;
-          }
-        }
-      } else if (it >= call.iterations || damping > 1e4f) {
-        break;
-      }
-      // The step in (transit time, slower rate, arrival), from the best point.
-      const float t1 = 1 / best_k1;
-      held[0] = (best_k1 >= fastest && g[0] < 0) || h[0][0] <= 0;
-      held[1] = (best_k2 <= slowest && g[1] < 0) || h[1][1] <= 0 || call.slow_held;
-      held[2] = walled || h[2][2] <= 0;
-      float m[3][4];
-      for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j)
-          m[i][j] =
-              held[i] || held[j] ? (i == j ? 1.0f : 0.0f) : h[i][j] * (i == j ? 1 + damping : 1.0f);
-        m[i][3] = held[i] ? 0.0f : g[i];
-      }
-      for (int i = 0; i < 3; ++i)
-        for (int j = i + 1; j < 3; ++j) {
-          const float f = m[i][i] > 0 ? m[j][i] / m[i][i] : 0.0f;
-          for (int q = i; q < 4; ++q) m[j][q] -= f * m[i][q];
-        }
-      float step[3];
-      for (int i = 2; i >= 0; --i) {
-        float s = m[i][3];
-        for (int j = i + 1; j < 3; ++j) s -= m[i][j] * step[j];
-        step[i] = m[i][i] > 1e-30f ? s / m[i][i] : 0.0f;
-      }
-      expected = 0;
-      for (int i = 0; i < 3; ++i) {
-        float row = 2 * g[i];
-        for (int j = 0; j < 3; ++j) row -= h[i][j] * step[j];
-        expected += step[i] * row;
-      }
-      if (!(expected > 1e-5f * best)) break;
-      float t = t1 + step[0];
-      t = t > 3 * t1 ? 3 * t1 : t < 0.3f * t1 ? 0.3f * t1 : t;
-      k1 = 1 / t;
-      k1 = k1 > fastest ? fastest : k1;
-      k2 = best_k2 + step[1];
-      k2 = k2 < slowest ? slowest : k2 > 0.95f * k1 ? 0.95f * k1 : k2;
-      tau = best_tau + step[2];
-      if (!walled) tau += t1 - 1 / k1;
-      tau = tau < band_lo ? band_lo : tau > band_hi ? band_hi : tau;
+          &second.by_delay, &z[l]};
+      float own[32];
+      inner_products<N>(vectors, own);
+      for (int i = 0; i < 32; ++i) column[i * kDescents + l] = own[i];
+      u1[l] = first.u;
+      u2[l] = second.u;
     }
-    call.fast[c] = best_k1;
-    call.slow[c] = best_k2;
-    call.delay[c] = best_tau;
-    call.x[c] = best_a;
-    call.y[c] = best_b;
-    call.left[c] = best;
+    const Amplitudes at = amplitudes_of(in);
+    // The residual itself, since the difference of the products would lose what noise leaves.
+    for (int l = 0; l < kDescents; ++l) {
+      Row16 sum = {};
+      for (int q = 0; q < N; ++q) {
+        const Row16 r = z[l].part[q] - at.a[l] * u1[l].part[q] - at.b[l] * u2[l].part[q];
+        sum += r * r;
+      }
+      squares[l] = sum;
+    }
+    const Lanes16 cost = sums_of(squares);
+    const Mask16 accept = cost < s.best, started = s.steps > 0;
+    const Lanes16 fall = s.best - cost;
+    const Lanes16 less = s.damping * (fall > 0.75f * s.expected ? zero + 0.1f : zero + 1);
+    const Lanes16 more = s.damping > 0.025f ? s.damping * 4 : zero + 0.1f;
+    const Lanes16 damping = upper(Lanes16(accept & (fall > 0.25f * s.expected) ? less : more),
+                                  zero + 1e-6f);
+    s.damping = started ? damping : s.damping;
+    Lanes16 off, square, top;
+    for (int l = 0; l < kDescents; ++l) {
+      off[l] = ends[l].off;
+      square[l] = ends[l].square;
+      top[l] = ends[l].top;
+    }
+    s.best = accept ? cost : s.best;
+    s.fast = accept ? s.k1 : s.fast;
+    s.slow = accept ? s.k2 : s.slow;
+    s.delay = accept ? s.tau : s.delay;
+    s.x = accept ? at.a : s.x;
+    s.y = accept ? at.b : s.y;
+    const Lanes16 total = s.best + off;
+    Mask16 done = (accept & started & (fall < call.flat * total)) | (s.damping > 1e4f) |
+                  (s.steps >= static_cast<float>(call.iterations));
+    linearise(in, at, call.slow_held, accept, s);
+    next_point(call.slow_held, fastest, slowest, s);
+    done |= !(s.expected > 0.1f * call.flat * total);
+    // What the quadratic promises, several times over, would not suffice.
+    const Mask16 hopeless =
+        started & (s.damping <= 0.02f) &
+        (total - call.trust * s.expected > top * (1 + call.rival) + call.clean_unsure * square);
+    s.steps += 1;
+    for (int l = 0; l < kDescents; ++l) {
+      if (!live[l]) continue;
+      Ends& e = ends[l];
+      bool over = done[l] != 0 || hopeless[l] != 0;
+      if (!over)
+        for (int q = 0; q < e.count; ++q)
+          over |= is_same(s.fast[l], s.slow[l], s.delay[l], e.end[q]);
+      if (!over) continue;
+      if (e.count < kMostEnds && !hopeless[l])
+        e.end[e.count++] = {s.fast[l], s.slow[l], s.delay[l], s.x[l], s.y[l], total[l],
+                            call.group_of[call.pair[e.voxel * call.candidates + e.start]]};
+      e.top = total[l] < e.top ? total[l] : e.top;
+      begin_next(l);
+    }
   }
 }
 

@@ -7,11 +7,44 @@
 
 namespace KETY_NS {
 
-constexpr int kMaxPairRank = 32;
+constexpr int kMaxPairRank = 32, kMaxCandidates = 64;
 // Relative to a curve's sum of squares: the error of a node, and what is left of a curve so clean
 // that it decides.
 constexpr int kKind = 1000;
 constexpr float kNodeError = 5e-3f, kFaintNode = 3e-3f;
+
+// The groups that are worth a start, the best first: those that peak among their neighbours in the
+// same stretch and come near the best of all. Returns how many.
+KETY_FN int choose_groups(const PairsCall& call, float total, const float* energy, int* chosen) {
+  const int groups = call.groups;
+  int leader = 0;
+  for (int g = 1; g < groups; ++g)
+    if (energy[g] > energy[leader]) leader = g;
+  // Centres of nodes stand for curves between them, so what they leave is known to a share of the
+  // signal only; where noise leaves less, a neighbour across a wall may turn out the better one.
+  const float least = total - energy[leader];
+  const float limit = least + call.ratio * least + kNodeError * total;
+  const bool faint = least <= kFaintNode * total;
+  const int room = call.candidates < kMaxCandidates ? call.candidates : kMaxCandidates;
+  int count = 1;
+  chosen[0] = leader;
+  for (int g = 0; g < groups; ++g) {
+    if (g == leader) continue;
+    // Bands that belong to different kinds of pair are numbered in different thousands.
+    const int apart = call.band[g] % kKind - call.band[leader] % kKind;
+    const bool beside = faint && apart >= -1 && apart <= 1;
+    if (!beside && !(total - energy[g] <= limit)) continue;
+    if (g > 0 && call.band[g - 1] == call.band[g] && energy[g - 1] > energy[g]) continue;
+    if (g < groups - 1 && call.band[g + 1] == call.band[g] && energy[g + 1] >= energy[g]) continue;
+    int at = count;
+    while (at > 1 && energy[g] > energy[chosen[at - 1]]) --at;
+    if (at >= room) continue;
+    count = count < room ? count + 1 : room;
+    for (int q = count - 1; q > at; --q) chosen[q] = chosen[q - 1];
+    chosen[at] = g;
+  }
+  return count;
+}
 
 template <int W>
 void pairs_range(const PairsCall& call, long begin, long end) {
@@ -19,18 +52,12 @@ void pairs_range(const PairsCall& call, long begin, long end) {
   using I = Lanes<int, W>;
   using M = Mask<float, W>;
   const int groups = call.groups, rank = call.rank;
-  int most = 0;
-  for (int g = 0; g < groups; ++g) {
-    const int a = call.first_a[g + 1] - call.first_a[g], b = call.first_b[g + 1] - call.first_b[g];
-    most = a > most ? a : most;
-    most = b > most ? b : most;
-  }
-  V* products = static_cast<V*>(kety_allocate(2L * most * static_cast<long>(sizeof(V))));
-  V* top = static_cast<V*>(kety_allocate(static_cast<long>(groups) * 3 * sizeof(V)));
-  V *best = top, *best_x = top + groups, *best_y = top + 2 * groups;
-  float* tile = static_cast<float*>(
+  auto* products = static_cast<V*>(kety_allocate((call.rows + 3L) * static_cast<long>(sizeof(V))));
+  auto* best = static_cast<V*>(kety_allocate(groups * static_cast<long>(sizeof(V))));
+  auto* where = static_cast<I*>(kety_allocate(groups * static_cast<long>(sizeof(I))));
+  auto* energy = static_cast<float*>(kety_allocate(groups * static_cast<long>(sizeof(float))));
+  auto* tile = static_cast<float*>(
       kety_allocate(static_cast<long>(call.frames) * W * static_cast<long>(sizeof(float))));
-  I* where = static_cast<I*>(kety_allocate(static_cast<long>(groups) * sizeof(I)));
   for (long v0 = begin; v0 < end; v0 += W) {
     // Products are formed here, lane by lane: a library's product of matrices may round a row
     // differently beside other rows.
@@ -51,102 +78,60 @@ void pairs_range(const PairsCall& call, long begin, long end) {
       for (int r = 0; r < rank; ++r) call.z[(v0 + l) * rank + r] = get<float, W>(z[r], l);
       call.square[v0 + l] = get<float, W>(square, l);
     }
+    for (int i = 0; i < call.rows; i += 4) {  // four at a time share what they load
+      const float* row[4];
+      V sum[4] = {};
+      for (int q = 0; q < 4; ++q)
+        row[q] = call.row + static_cast<long>(i + q < call.rows ? i + q : i) * rank;
+      for (int r = 0; r < rank; ++r)
+        for (int q = 0; q < 4; ++q) sum[q] += row[q][r] * z[r];
+      for (int q = 0; q < 4; ++q) products[i + q] = sum[q];
+    }
     for (int g = 0; g < groups; ++g) {
-      const int a0 = call.first_a[g], a1 = call.first_a[g + 1];
-      const int b0 = call.first_b[g], b1 = call.first_b[g + 1];
-      V *qa = products, *qb = products + most;
-      auto project = [&](const float* rows, int n, V* out) {
-        for (int i = 0; i < n; ++i) {
-          V s = {}, t = {};
-          for (int r = 0; r < rank; r += 2) {
-            s += z[r] * rows[i * rank + r];
-            t += z[r + 1] * rows[i * rank + r + 1];
-          }
-          out[i] = s + t;
-        }
-      };
-      project(call.a + static_cast<long>(a0) * rank, a1 - a0, qa);
-      project(call.b + static_cast<long>(b0) * rank, b1 - b0, qb);
-      const float* cosine = call.cosine + call.first_pair[g];
-      V most_explained = V{} - 1.0f, x = {}, y = {};
+      V most = V{} - 1.0f;
       I at = {};
-      for (int i = 0; i < a1 - a0; ++i)
-        for (int j = 0; j < b1 - b0; ++j) {
-          const float c = *cosine++;
-          if (c > 1) continue;
-          const float sine2 = 1 - c * c, inverse = sine2 > 1e-6f ? 1 / sine2 : 0;
-          const V both_x = (qa[i] - c * qb[j]) * inverse, both_y = (qb[j] - c * qa[i]) * inverse;
-          const V one_x = upper(qa[i], V{}), one_y = upper(qb[j], V{});
-          const M both = (both_x > 0.0f) & (both_y > 0.0f);
-          const M first = one_x >= one_y;
-          const V px = both ? both_x : first ? one_x : V{};
-          const V py = both ? both_y : first ? V{} : one_y;
-          const V explained = px * qa[i] + py * qb[j];
-          const M better = explained > most_explained;
-          most_explained = better ? explained : most_explained;
-          x = better ? px : x;
-          y = better ? py : y;
-          at = better ? I{} + (i * (b1 - b0) + j) : at;
-        }
-      best[g] = most_explained;
-      best_x[g] = x;
-      best_y[g] = y;
+      for (int p = call.first_pair[g]; p < call.first_pair[g + 1]; ++p) {
+        const V a = products[call.pair_a[p]], b = products[call.pair_b[p]];
+        const float c = call.cosine[p];
+        const V x = a - c * b, y = b - c * a;
+        const V single = upper(upper(a, b), V{});
+        const M both = (x > 0.0f) & (y > 0.0f);
+        const V explained = both ? V((x * a + y * b) * call.inverse[p]) : V(single * single);
+        const M better = explained > most;
+        most = better ? explained : most;
+        at = better ? I{} + p : at;
+      }
+      best[g] = most;
       where[g] = at;
     }
-    // A group is a candidate where it peaks among its neighbours in the same stretch and comes near
-    // the best; the best first.
     for (int l = 0; l < W && v0 + l < end; ++l) {
       const long out = (v0 + l) * call.candidates;
       const float total = get<float, W>(square, l);
-      auto energy = [&](int g) { return get<float, W>(best[g], l); };
-      int leader = 0;
-      for (int g = 1; g < groups; ++g)
-        if (energy(g) > energy(leader)) leader = g;
-      // Centres of nodes stand for curves between them, so what they leave is known to a share of
-      // the signal only; where noise leaves less, a neighbour across a wall may turn out the better
-      // one.
-      const float least = total - energy(leader);
-      const float limit = least + call.ratio * least + kNodeError * total;
-      const bool faint = least <= kFaintNode * total;
-      int count = 0, chosen[64];
-      const int room = call.candidates < 64 ? call.candidates : 64;
-      for (; count < room; ++count) {
-        int next = -1;
-        for (int g = 0; g < groups; ++g) {
-          if (count == 0 && g != leader) continue;
-          if (count > 0) {
-            // Bands that belong to different kinds of pair are numbered in different thousands.
-            const int apart = call.band[g] % kKind - call.band[leader] % kKind;
-            const bool beside = faint && apart >= -1 && apart <= 1;
-            if (!beside && !(total - energy(g) <= limit)) continue;
-            if (g > 0 && call.band[g - 1] == call.band[g] && energy(g - 1) > energy(g)) continue;
-            if (g < groups - 1 && call.band[g + 1] == call.band[g] && energy(g + 1) >= energy(g))
-              continue;
-            bool taken = false;
-            for (int q = 0; q < count; ++q) taken |= chosen[q] == g;
-            if (taken) continue;
-          }
-          if (next < 0 || energy(g) > energy(next)) next = g;
-        }
-        if (next < 0) break;
-        chosen[count] = next;
-      }
+      for (int g = 0; g < groups; ++g) energy[g] = get<float, W>(best[g], l);
+      int chosen[kMaxCandidates];
+      const int count = choose_groups(call, total, energy, chosen);
       for (int q = 0; q < call.candidates; ++q) {
-        const bool there = q < count;
-        const int g = there ? chosen[q] : 0;
-        const int width = call.first_b[g + 1] - call.first_b[g];
-        const int node = get<int, W>(where[g], l);
-        call.node_a[out + q] = there ? call.first_a[g] + node / width : -1;
-        call.node_b[out + q] = there ? call.first_b[g] + node % width : -1;
-        call.x[out + q] = there ? get<float, W>(best_x[g], l) : 0.0f;
-        call.y[out + q] = there ? get<float, W>(best_y[g], l) : 0.0f;
-        call.left[out + q] = there ? total - energy(g) : 0.0f;
+        if (q >= count) {
+          call.pair[out + q] = -1;
+          call.x[out + q] = call.y[out + q] = call.left[out + q] = 0;
+          continue;
+        }
+        const int p = get<int, W>(where[chosen[q]], l);
+        const float a = get<float, W>(products[call.pair_a[p]], l),
+                    b = get<float, W>(products[call.pair_b[p]], l), c = call.cosine[p];
+        const float x = a - c * b, y = b - c * a;
+        const bool both = x > 0 && y > 0, first = a >= b;
+        call.pair[out + q] = p;
+        call.x[out + q] = both ? x * call.inverse[p] : first && a > 0 ? a : 0.0f;
+        call.y[out + q] = both ? y * call.inverse[p] : !first && b > 0 ? b : 0.0f;
+        call.left[out + q] = total - energy[chosen[q]];
       }
     }
   }
   kety_release(tile);
+  kety_release(energy);
   kety_release(products);
-  kety_release(top);
+  kety_release(best);
   kety_release(where);
 }
 

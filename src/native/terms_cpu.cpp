@@ -236,25 +236,35 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
            [&](long begin, long end) { engine.terms_fit(call, begin, end, sizeof(T) == 4); });
 }
 
-void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int> node_a,
-           Out<int> node_b, Out<float> x, Out<float> second, Out<float> left, int threads,
+void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int> pair,
+           Out<float> x, Out<float> second, Out<float> left, int threads,
            const std::string& instruction_set) {
   PairsCall call = {};
   call.groups = nb::cast<int>(d["groups"]);
   call.rank = nb::cast<int>(d["rank"]);
   const size_t g = static_cast<size_t>(call.groups), r = static_cast<size_t>(call.rank);
-  if (call.groups < 1 || r == 0 || r > 32 || r % 2)
-    throw std::invalid_argument("rank must be even and at most 32, with at least one group");
-  call.first_a = checked<int>(d, "first_a", g + 1);
-  call.first_b = checked<int>(d, "first_b", g + 1);
-  call.first_pair = checked<long long>(d, "first_pair", g + 1);
-  call.a = checked<float>(d, "a", static_cast<size_t>(call.first_a[g]) * r);
-  call.b = checked<float>(d, "b", static_cast<size_t>(call.first_b[g]) * r);
-  call.cosine = checked<float>(d, "cosine", static_cast<size_t>(call.first_pair[g]));
+  if (call.groups < 1 || r == 0 || r > 32)
+    throw std::invalid_argument("rank must be at most 32, with at least one group");
+  const size_t rows = nb::cast<Array<float>>(d["row"]).size() / r;
+  call.rows = static_cast<int>(rows);
+  call.row = checked<float>(d, "row", rows * r);
+  call.first_pair = checked<int>(d, "first_pair", g + 1);
+  const size_t count = static_cast<size_t>(call.first_pair[g]);
+  call.pair_a = checked<int>(d, "pair_a", count);
+  call.pair_b = checked<int>(d, "pair_b", count);
+  for (size_t i = 0; i < g; ++i)
+    if (call.first_pair[i] < 0 || call.first_pair[i] >= call.first_pair[i + 1])
+      throw std::invalid_argument("every group has at least one pair");
+  for (size_t i = 0; i < count; ++i)
+    if (call.pair_a[i] < 0 || call.pair_a[i] >= call.rows || call.pair_b[i] < 0 ||
+        call.pair_b[i] >= call.rows)
+      throw std::invalid_argument("a pair names a row that is not there");
+  call.cosine = checked<float>(d, "cosine", count);
+  call.inverse = checked<float>(d, "inverse", count);
   call.band = checked<int>(d, "band", g);
   call.ratio = nb::cast<float>(d["ratio"]);
   const size_t n = square.size();
-  if (y.ndim() != 2 || y.shape(0) != n || z.size() != n * r || n == 0 || node_a.size() % n)
+  if (y.ndim() != 2 || y.shape(0) != n || z.size() != n * r || n == 0 || pair.size() % n)
     throw std::invalid_argument("y must be (voxels, frames) and z (voxels, rank)");
   const size_t frames = y.shape(1);
   call.frames = static_cast<int>(frames);
@@ -263,15 +273,14 @@ void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int>
     throw std::invalid_argument("at most 4 curves may be left out of account");
   call.basis = checked<float>(d, "basis", frames * r);
   call.outside = checked<float>(d, "outside", frames * static_cast<size_t>(call.unseen));
-  const size_t k = node_a.size() / n;
-  if (node_b.size() != n * k || x.size() != n * k || second.size() != n * k || left.size() != n * k)
+  const size_t k = pair.size() / n;
+  if (x.size() != n * k || second.size() != n * k || left.size() != n * k)
     throw std::invalid_argument("results must be (voxels, candidates)");
   call.candidates = static_cast<int>(k);
   call.y_curves = y.data();
   call.z = z.data();
   call.square = square.data();
-  call.node_a = node_a.data();
-  call.node_b = node_b.data();
+  call.pair = pair.data();
   call.x = x.data();
   call.y = second.data();
   call.left = left.data();
@@ -281,13 +290,19 @@ void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int>
            [&](long begin, long end) { engine.pairs(call, begin, end); });
 }
 
-void descend(nb::dict d, Array<float> z, Array<int> voxel, Array<int> cell, Out<float> fast,
-             Out<float> slow, Out<float> delay, Out<float> x, Out<float> y, Out<float> left,
-             int threads, const std::string& instruction_set) {
+void descend(nb::dict d, Array<float> z, Array<float> square, Array<int> pair, Out<int> group,
+             Out<float> fast, Out<float> slow, Out<float> delay, Out<float> x,
+             Out<float> y, Out<float> left, int threads, const std::string& instruction_set) {
   DescentCall call = {};
   call.rank = nb::cast<int>(d["rank"]);
   call.iterations = nb::cast<int>(d["iterations"]);
   call.slow_held = nb::cast<bool>(d["slow_held"]);
+  call.rival = nb::cast<float>(d["rival"]);
+  call.unsure = nb::cast<float>(d["unsure"]);
+  call.clean = nb::cast<float>(d["clean"]);
+  call.clean_unsure = nb::cast<float>(d["clean_unsure"]);
+  call.flat = nb::cast<float>(d["flat"]);
+  call.trust = nb::cast<float>(d["trust"]);
   const size_t m = nb::cast<size_t>(d["delays"]), k = nb::cast<size_t>(d["rates"]);
   call.delays = static_cast<int>(m);
   call.rates = static_cast<int>(k);
@@ -300,19 +315,32 @@ void descend(nb::dict d, Array<float> z, Array<int> voxel, Array<int> cell, Out<
   call.rate_half = checked<float>(d, "rate_half", k);
   call.rate_edge = checked<float>(d, "rate_edge", k + 1);
   call.table = checked<float>(d, "table", m * k * 10 * (call.rank > 16 ? 32 : 16));
-  const size_t n = voxel.size();
-  if (call.rank < 1 || call.rank > 32 || cell.size() != n || fast.size() != n || slow.size() != n ||
-      delay.size() != n || x.size() != n || y.size() != n || left.size() != n)
+  const size_t pairs = nb::cast<Array<float>>(d["fast_of"]).size(),
+               groups = nb::cast<Array<int>>(d["cell"]).size();
+  call.fast_of = checked<float>(d, "fast_of", pairs);
+  call.slow_of = checked<float>(d, "slow_of", pairs);
+  call.group_of = checked<int>(d, "group_of", pairs);
+  call.cell = checked<int>(d, "cell", groups);
+  const size_t voxels = square.size(), n = pair.size();
+  if (call.rank < 1 || call.rank > 32 || voxels == 0 ||
+      z.size() != voxels * static_cast<size_t>(call.rank) || n % voxels || n / voxels > 16 ||
+      group.size() != n || fast.size() != n || slow.size() != n || delay.size() != n ||
+      x.size() != n || y.size() != n || left.size() != n)
     throw std::invalid_argument("arrays of the descent do not fit each other");
-  const size_t voxels = z.size() / static_cast<size_t>(call.rank);
+  for (size_t i = 0; i < pairs; ++i)
+    if (call.group_of[i] < 0 || static_cast<size_t>(call.group_of[i]) >= groups)
+      throw std::invalid_argument("a pair lies in no group");
+  for (size_t i = 0; i < groups; ++i)
+    if (call.cell[i] < 0 || static_cast<size_t>(call.cell[i]) >= m)
+      throw std::invalid_argument("a group lies in no delay cell");
   for (size_t i = 0; i < n; ++i)
-    if (voxel.data()[i] < 0 || static_cast<size_t>(voxel.data()[i]) >= voxels ||
-        cell.data()[i] < 0 || static_cast<size_t>(cell.data()[i]) >= m)
-      throw std::invalid_argument("a start of the descent lies outside");
-  call.count = static_cast<long>(n);
-  call.voxel = voxel.data();
-  call.cell = cell.data();
+    if (pair.data()[i] >= static_cast<int>(pairs))
+      throw std::invalid_argument("a start of the descent is no pair");
+  call.candidates = static_cast<int>(n / voxels);
   call.z = z.data();
+  call.square = square.data();
+  call.pair = pair.data();
+  call.group = group.data();
   call.fast = fast.data();
   call.slow = slow.data();
   call.delay = delay.data();
@@ -321,7 +349,7 @@ void descend(nb::dict d, Array<float> z, Array<int> voxel, Array<int> cell, Out<
   call.left = left.data();
   const Engine& engine = engine_named(instruction_set);
   nb::gil_scoped_release release;
-  parallel(call.count, 1024, threads,
+  parallel(static_cast<long>(voxels), 1024, threads,
            [&](long begin, long end) { engine.descend(call, begin, end); });
 }
 
@@ -351,9 +379,10 @@ void bind_terms(nb::module_& module) {
   with_fit("terms_fit_single", &fit<float>);
   with_fit("terms_fit_double", &fit<double>);
   module.def("pairs", &pairs, nb::arg("dictionary"), nb::arg("curves"), nb::arg("z"),
-             nb::arg("square"), nb::arg("node_a"), nb::arg("node_b"), nb::arg("x"), nb::arg("y"),
-             nb::arg("left"), nb::arg("threads"), nb::arg("instruction_set"));
-  module.def("descend", &descend, nb::arg("dictionary"), nb::arg("z"), nb::arg("voxel"),
-             nb::arg("cell"), nb::arg("fast"), nb::arg("slow"), nb::arg("delay"), nb::arg("x"),
-             nb::arg("y"), nb::arg("left"), nb::arg("threads"), nb::arg("instruction_set"));
+             nb::arg("square"), nb::arg("pair"), nb::arg("x"), nb::arg("y"), nb::arg("left"),
+             nb::arg("threads"), nb::arg("instruction_set"));
+  module.def("descend", &descend, nb::arg("dictionary"), nb::arg("z"), nb::arg("square"),
+             nb::arg("pair"), nb::arg("group"), nb::arg("fast"), nb::arg("slow"), nb::arg("delay"),
+             nb::arg("x"), nb::arg("y"), nb::arg("left"), nb::arg("threads"),
+             nb::arg("instruction_set"));
 }

@@ -189,15 +189,13 @@ struct SweepCall {
 
 // The search for starts among pairs of curves (see pairs.hpp).
 struct PairsCall {
-  int groups, rank, candidates;
-  const int* first_a;  // (groups + 1): rows of `a` that belong to each group
-  const int* first_b;
-  const long long* first_pair;  // (groups + 1): a group's pairs, its a by its b
-  const float* a;               // (.., rank) unit vectors
-  const float* b;
-  const float* cosine;  // (pairs) of the angle between; above 1: the pair is not to be used
-  const int* band;      // (groups): number of the stretch between walls
-  float ratio;          // residual, relative to the best, up to which a group is a candidate
+  int groups, rows, rank, candidates;
+  const float* row;         // (rows, rank) unit vectors, each once
+  const int* first_pair;    // (groups + 1): the pairs of each group
+  const int *pair_a, *pair_b;  // (pairs): rows
+  const float *cosine, *inverse;  // (pairs) of the angle between, and 1 / sine^2
+  const int* band;                // (groups): number of the stretch between walls
+  float ratio;  // residual, relative to the best, up to which a group is a candidate
   int frames, unseen;
   const float* y_curves;  // (voxels, frames) weighted curves
   const float* basis;     // (frames, rank)
@@ -205,22 +203,29 @@ struct PairsCall {
   // results: products with the basis (voxels, rank), sums of squares (voxels)
   float *z, *square;
   // results: (voxels, candidates), best first; -1 where there are no more
-  int *node_a, *node_b;
+  int* pair;
   float *x, *y, *left;  // amplitudes of the unit vectors, and the residual
 };
 
-// Descent of pairs of exponentials from given nodes (see descend.hpp).
+// Descent of pairs of exponentials from the nodes that the scan found (see descend.hpp).
 struct DescentCall {
-  int delays, rates, rank, iterations;
+  int delays, rates, rank, candidates, iterations;
   const float *delay_centre, *delay_half, *delay_edge;  // edge: (delays + 1)
   const float *band_lo, *band_hi;                       // (delays)
   const float *rate_centre, *rate_half, *rate_edge;
   const float* table;  // (delays, rates, 10, 16 or 32) Taylor rows, padded
   bool slow_held;
-  long count;
-  const int *voxel, *cell;  // (count)
-  const float* z;           // (voxels, rank)
-  // (count), where it starts and where it ends; residual in the basis
+  // Relative to what the best leaves, and to a curve's sum of squares: how near to the best a
+  // descent must come. `flat`: the fall that no longer matters; `trust`: how much more than the
+  // quadratic promises a step may gain.
+  float rival, unsure, clean, clean_unsure, flat, trust;
+  const float *fast_of, *slow_of;  // (pairs) rates
+  const int *group_of, *cell;      // the group of a pair, the delay cell of a group
+  const int* pair;                 // (voxels, candidates), the best first; -1: no more
+  const float *z, *square;         // (voxels, rank), (voxels)
+  // results (voxels, candidates), the best first: -1 where there are no more; the residual is that
+  // of the whole curve
+  int* group;
   float *fast, *slow, *delay, *x, *y, *left;
 };
 

@@ -28,8 +28,8 @@ FASTEST = 2.0
 """Largest rate of the grid, 1/s; beyond it a term follows the input."""
 INITIAL_RATES = (0.002, 0.01, 0.04)
 """Rates (1/s) of decays of an initial concentration that the search leaves out of account."""
-UNUSED = 2.0
-"""In place of a cosine: a pair that is not to be used."""
+ALIKE = 1e-6
+"""Squared sine of the angle up to which two curves are one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +44,16 @@ class NodeTable:
     rank : int
         Number of basis curves that span all others.
     scan : dict
-        Unit vectors of all curves, the cosines of their pairs, the basis, and what the search does
-        not look at (`PairsCall` in types.hpp).
+        Unit vectors of all curves, their pairs, the basis, and what the search does not look at
+        (`PairsCall` in types.hpp).
     descent : dict or None
-        Taylor rows between the nodes, where the pairs are exponentials (`DescentCall`).
-    length_a, length_b : (n,) arrays
+        Taylor rows between the nodes, where the pairs are exponentials, and where each pair stands
+        (`DescentCall`).
+    length_a, length_b : (pairs,) arrays
         Lengths of the curves of both sides.
-    values_a, values_b, shared : mappings of str to arrays
-        What the curves of both sides, and the groups, stand for.
-    group : (n,) array
-        The group of each curve of side a.
-    cell : (groups,) array
-        The delay cell of each group.
+    values : mapping of str to arrays (pairs,)
+        What the curves of each pair, and its group, stand for.
+    group : (pairs,) array
     band, bands : (groups, 2) and (m, 2) arrays
         Jumps that the delay may not cross from a group's cell; and all such stretches, s.
     """
@@ -67,11 +65,8 @@ class NodeTable:
     descent: dict[str, Any] | None
     length_a: Doubles
     length_b: Doubles
-    values_a: dict[str, Doubles]
-    values_b: dict[str, Doubles]
-    shared: dict[str, Doubles]
-    group: NDArray[np.intp]
-    cell: NDArray[np.int32]
+    values: dict[str, Doubles]
+    group: NDArray[np.int32]
     band: Doubles
     bands: Doubles
 
@@ -103,10 +98,9 @@ def make_nodes(kernel: TermsKernel) -> NodeTable:
     unseen = _unseen(problem) * weighted[:, None]
     if unseen.shape[1]:
         unseen = np.linalg.qr(unseen)[0]
-    a, b = (
-        [_seen(_curves(kernel, getattr(g, side)), weighted, unseen) for g in groups]
-        for side in ("a", "b")
-    )
+    sides = [side for g in groups for side in (g.a, g.b)]
+    made, which = _distinct([_curves(kernel, side) for side in sides])
+    made = _seen(made, weighted, unseen)
     if recipe.exponentials:
         rates = rate_cells(0.0, FASTEST)
         earliest = bounds["delay"][0]
@@ -117,27 +111,46 @@ def make_nodes(kernel: TermsKernel) -> NodeTable:
         basis = curve_basis(rows[:, :, :3].reshape(-1, len(times)))
         descent = _descent(rows @ basis, cells, band, rates, slow_held=recipe.exponentials == 1)
     else:
-        basis, descent = curve_basis(np.concatenate([*a, *b])), None
-    unit_a, length_a = _units([x @ basis for x in a])
-    unit_b, length_b = _units([x @ basis for x in b])
+        basis, descent = curve_basis(made), None
+    unit, length = _units(made @ basis)
+    in_a, in_b, group = _pairs(groups)
+    a, b = (np.concatenate(which[side::2])[pair] for side, pair in enumerate((in_a, in_b)))
+    values = {n: v[in_a] for n, v in _gathered([g.a for g in groups]).items()}
+    values |= {n: v[in_b] for n, v in _gathered([g.b for g in groups]).items()}
+    values |= {n: np.array([g.values[n] for g in groups])[group] for n in groups[0].values}
+    if descent is not None:
+        descent |= {
+            "fast_of": values["fast"].astype(np.float32),
+            "slow_of": values["slow"].astype(np.float32),
+            "group_of": group,
+            "cell": np.array([g.cell for g in groups], np.int32),
+        }
+    cosine = np.clip(np.einsum("pr,pr->p", unit[a], unit[b]), -1.0, 1.0)
+    sine2 = 1.0 - cosine**2
+    alike = sine2 <= ALIKE  # never both: one stands for the other
     return NodeTable(
         recipe=recipe,
         weighted=weighted,
         rank=basis.shape[1],
-        scan=_scan(groups, unit_a, unit_b, stretch)
-        | {
+        scan={
+            "groups": len(groups),
+            "rank": basis.shape[1],
+            "row": unit.astype(np.float32),
+            "first_pair": np.searchsorted(group, np.arange(len(groups) + 1)).astype(np.int32),
+            "pair_a": a.astype(np.int32),
+            "pair_b": b.astype(np.int32),
+            "cosine": np.where(alike, 1.0, cosine).astype(np.float32),
+            "inverse": np.where(alike, 0.0, 1.0 / np.maximum(sine2, ALIKE)).astype(np.float32),
+            "band": np.array([stretch[g.cell] + KIND * g.kind for g in groups], np.int32),
             "basis": np.ascontiguousarray(basis, np.float32),
             "unseen": unseen.shape[1],
             "outside": np.ascontiguousarray(unseen, np.float32),
         },
         descent=descent,
-        length_a=length_a,
-        length_b=length_b,
-        values_a=_gathered([g.a for g in groups]),
-        values_b=_gathered([g.b for g in groups]),
-        shared={n: np.array([g.values[n] for g in groups]) for n in groups[0].values},
-        group=np.repeat(np.arange(len(groups)), [len(x) for x in a]),
-        cell=np.array([g.cell for g in groups], np.int32),
+        length_a=length[a],
+        length_b=length[b],
+        values=values,
+        group=group,
         band=band[[g.cell for g in groups]],
         bands=np.unique(band, axis=0),
     )
@@ -179,24 +192,36 @@ def _curves(kernel: TermsKernel, curves: Curves) -> Doubles:
     return total
 
 
-def _scan(
-    groups: Sequence[Nodes], a: list[Doubles], b: list[Doubles], stretch: NDArray[np.int32]
-) -> dict[str, Any]:
-    cosines = []
-    for g, unit_a, unit_b in zip(groups, a, b, strict=True):
-        c = np.clip(unit_a @ unit_b.T, -1.0, 1.0)
-        cosines.append((c if g.allowed is None else np.where(g.allowed, c, UNUSED)).ravel())
-    return {
-        "groups": len(groups),
-        "rank": a[0].shape[1],
-        "first_a": _firsts(a, np.int32),
-        "first_b": _firsts(b, np.int32),
-        "first_pair": _firsts(cosines, np.int64),
-        "a": np.concatenate(a).astype(np.float32),
-        "b": np.concatenate(b).astype(np.float32),
-        "cosine": np.concatenate(cosines).astype(np.float32),
-        "band": np.array([stretch[g.cell] + KIND * g.kind for g in groups], np.int32),
-    }
+def _distinct(curves: list[Doubles]) -> tuple[Doubles, list[NDArray[np.intp]]]:
+    """All different rows of those arrays, and which of them each row of each array is."""
+    number: dict[bytes, int] = {}
+    rows, which = [], []
+    for array in curves:
+        found = np.empty(len(array), np.intp)
+        for i, row in enumerate(array):
+            found[i] = number.setdefault(row.tobytes(), len(number))
+            if found[i] == len(rows):
+                rows.append(row)
+        which.append(found)
+    return np.array(rows), which
+
+
+def _pairs(
+    groups: Sequence[Nodes],
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int32]]:
+    """The pairs of all groups, those of a group side by side: the nodes of either side, counted
+    through all groups, and the group."""
+    a, b, group = [], [], []
+    first_a = first_b = 0
+    for g, nodes in enumerate(groups):
+        size = len(nodes.a.rows), len(nodes.b.rows)
+        allowed = np.ones(size, np.bool_) if nodes.allowed is None else nodes.allowed
+        of_a, of_b = np.nonzero(allowed)
+        a.append(first_a + of_a)
+        b.append(first_b + of_b)
+        group.append(np.full(len(of_a), g, np.int32))
+        first_a, first_b = first_a + size[0], first_b + size[1]
+    return np.concatenate(a), np.concatenate(b), np.concatenate(group)
 
 
 def _descent(
@@ -222,17 +247,11 @@ def _descent(
     }
 
 
-def _units(rows: list[Doubles]) -> tuple[list[Doubles], Doubles]:
-    """Unit vectors along the rows of each array, and all their lengths."""
-    lengths = [np.linalg.norm(r, axis=1) for r in rows]
-    lengths = [np.where(n > 0, n, 1.0) for n in lengths]
-    units = [r / n[:, None] for r, n in zip(rows, lengths, strict=True)]
-    return units, np.concatenate(lengths)
-
-
-def _firsts(parts: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    """Where each part begins when they follow each other, and where the last ends."""
-    return np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(dtype)
+def _units(rows: Doubles) -> tuple[Doubles, Doubles]:
+    """Unit vectors along the rows, and their lengths."""
+    length = np.linalg.norm(rows, axis=1)
+    length = np.where(length > 0, length, 1.0)
+    return rows / length[:, None], length
 
 
 def _gathered(sides: Sequence[Curves]) -> dict[str, Doubles]:

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]
-Places = NDArray[np.intp]
 
 CANDIDATES, CANDIDATES_ALONE = 8, 16
-"""Most nodes of a voxel that are tried: with a descent between the nodes, and without."""
+"""Most pairs of a voxel that are tried: with a descent between the nodes, and without."""
 SMALLEST_SHARE, SMALLEST_VOLUME = 0.03, 1e-3
 """Of a pair with one amplitude of 0, the share that it starts with, since at 0 its rate has no
 slope: of the curve, and after a descent of the volume."""
-FIRST_DESCENT, DESCENT = 4, 8
-"""Steps of the descents from all nodes, and of those that are worth going on with."""
-FIRST_RIVAL, FIRST_UNSURE = 0.15, 2e-4
-"""How much worse than the best a descent may stand after its first steps: relative to what that
-leaves, and to the curve's sum of squares."""
+STEPS = 12
+"""Most steps of a descent."""
 RIVAL, RIVAL_DOUBLE, UNSURE = 1e-2, 5e-2, 3e-5
-"""The same at its end, the first in single precision, which is there for speed; those that pass are
-solved exactly. The last is the dictionary's error."""
+"""How much worse than the best of its voxel a descent may end to be solved exactly as well:
+relative to what the best leaves, the first in single precision, which is there for speed; and to
+the curve's sum of squares, the dictionary's error."""
 CLEAN, CLEAN_UNSURE = 1e-4, 5e-4
 """What is left of a curve of almost no noise, relative to its sum of squares; and how much more a
 descent may leave to be solved exactly as well."""
+FLAT, TRUST = 1e-4, 4.0
+"""Relative fall that ends a descent; and how many times what the quadratic promises a descent may
+still gain: what would lose even so is given up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,21 +53,16 @@ class Starts:
 
 @dataclass(frozen=True, eq=False)
 class Descents:
-    """Pairs of exponentials of some voxels: ``voxel`` and ``group`` of each, where it stands, and
-    what it leaves in the basis."""
+    """Where the descents of voxels ended, (V, candidates), the best first: the ``group`` of each,
+    -1 where there are no more; rates, delay and amplitudes; and what it leaves of the curve."""
 
-    voxel: Places
-    group: Places
+    group: NDArray[np.int32]
     fast: Singles
     slow: Singles
     delay: Singles
     x: Singles
     y: Singles
     left: Singles
-
-    def some(self, kept: NDArray[np.bool_]) -> Descents:
-        """Those that are kept."""
-        return Descents(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
 
 
 def bands_of(bands: Doubles, delay: Doubles) -> Doubles:
@@ -98,25 +93,26 @@ def prepare_pairs(
             if problem.baseline or problem.initial:
                 y -= y.mean(axis=1, keepdims=True)
             y = (y * weighted).astype(np.float32, copy=False)
-        z, square, node_a, node_b, x, second, left = _scan(kernel, options, nodes, y)
-        there = (node_a >= 0) & usable[:, None]
+        z, square, pair, x, second, left = _scan(kernel, options, nodes, y)
+        pair[~usable] = -1
         if threshold > 0:
-            there &= (square - left[:, 0] > threshold * left[:, 0])[:, None]
-        voxel, which = np.nonzero(there)
-        a, b = node_a[voxel, which], node_b[voxel, which]
-        group = nodes.group[a]
-        values = {n: v[a] for n, v in nodes.values_a.items()}
-        values |= {n: v[b] for n, v in nodes.values_b.items()}
-        values |= {n: v[group] for n, v in nodes.shared.items()}
-        amplitudes = x[voxel, which], second[voxel, which]
-        size_a, size_b, share = nodes.length_a[a], nodes.length_b[b], SMALLEST_SHARE
+            pair[square - left[:, 0] <= threshold * left[:, 0]] = -1
         if nodes.descent is None:
-            one, two = amplitudes[0] / size_a, amplitudes[1] / size_b
+            voxel, which = np.nonzero(pair >= 0)
+            chosen = pair[voxel, which]
+            group = nodes.group[chosen]
+            values = {n: v[chosen] for n, v in nodes.values.items()}
+            size_a, size_b, share = nodes.length_a[chosen], nodes.length_b[chosen], SMALLEST_SHARE
+            one, two = x[voxel, which] / size_a, second[voxel, which] / size_b
         else:
-            ends = _descend(kernel, options, nodes, z, square, voxel, group, values)
-            voxel, group = ends.voxel, ends.group
-            one, two = ends.x.astype(np.float64), ends.y.astype(np.float64)
-            values = {n: getattr(ends, n).astype(np.float64) for n in ("fast", "slow", "delay")}
+            ends = _descend(kernel, options, nodes, z, square, pair)
+            voxel, which = np.nonzero(ends.group >= 0)
+            group = ends.group[voxel, which]
+            one, two = (e[voxel, which].astype(np.float64) for e in (ends.x, ends.y))
+            values = {
+                n: getattr(ends, n)[voxel, which].astype(np.float64)
+                for n in ("fast", "slow", "delay")
+            }
             size_a, size_b = 1.0 / values["fast"], 1.0 / np.maximum(values["slow"], 1e-3)
             share = SMALLEST_VOLUME
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -135,21 +131,21 @@ def prepare_pairs(
 
 def _scan(
     kernel: TermsKernel, options: VarProLM, nodes: NodeTable, y: Singles
-) -> tuple[Singles, Singles, NDArray[np.int32], NDArray[np.int32], Singles, Singles, Singles]:
+) -> tuple[Singles, Singles, NDArray[np.int32], Singles, Singles, Singles]:
     """Products with the basis (V, rank) and sums of squares (V,) of weighted curves, and their best
-    nodes, (V, candidates): both curves (-1: no more), the amplitudes of their unit vectors, and
-    what they leave."""
+    pairs, (V, candidates): number (-1: no more), the amplitudes of the unit vectors, and what they
+    leave."""
     from kety import _native
 
     shape = (len(y), CANDIDATES_ALONE if nodes.descent is None else CANDIDATES)
-    a, b = np.empty(shape, np.int32), np.empty(shape, np.int32)
+    pair = np.empty(shape, np.int32)
     x, second, left = (np.empty(shape, np.float32) for _ in range(3))
     z, square = np.empty((len(y), nodes.rank), np.float32), np.empty(len(y), np.float32)
     record = nodes.scan | {"ratio": options.candidate_ratio - 1.0}
     threads, instructions = kernel.problem.threads, options.instruction_set
     y = np.ascontiguousarray(y)
-    _native.pairs(record, y, z, square, a, b, x, second, left, threads, instructions)
-    return z, square, a, b, x, second, left
+    _native.pairs(record, y, z, square, pair, x, second, left, threads, instructions)
+    return z, square, pair, x, second, left
 
 
 def _descend(
@@ -158,61 +154,40 @@ def _descend(
     nodes: NodeTable,
     z: Singles,
     square: Singles,
-    voxel: Places,
-    group: Places,
-    values: dict[str, Doubles],
+    pair: NDArray[np.int32],
 ) -> Descents:
-    """A few steps from all nodes; those that then lead on to the end."""
+    """From the pairs of every voxel to the minima that are worth solving exactly."""
     from kety import _native
 
     assert nodes.descent is not None
-    off = np.maximum(square - np.einsum("vr,vr->v", z, z), 0.0)
-    where = [np.ascontiguousarray(values[n], np.float32) for n in ("fast", "slow", "delay")]
-    found = Descents(voxel, group, *where, *(np.empty(len(voxel), np.float32) for _ in range(3)))
-    last = RIVAL if kernel.problem.dtype == np.float32 else RIVAL_DOUBLE
-    for steps, rival, unsure in (
-        (FIRST_DESCENT, FIRST_RIVAL, FIRST_UNSURE),
-        (DESCENT, last, UNSURE),
-    ):
-        _native.descend(
-            nodes.descent | {"iterations": steps},
-            z,
-            found.voxel.astype(np.int32),
-            nodes.cell[found.group],
-            found.fast,
-            found.slow,
-            found.delay,
-            found.x,
-            found.y,
-            found.left,
-            kernel.problem.threads,
-            options.instruction_set,
-        )
-        total = found.left + off[found.voxel]
-        own = square[found.voxel]
-        # Of a curve of almost no noise the dictionary's own error decides.
-        clean = np.where(total < CLEAN * own, CLEAN_UNSURE, unsure).astype(np.float32)
-        found = found.some(_worth(found, total, clean * own, rival, len(z)))
-    return found
-
-
-def _worth(
-    found: Descents, left: Singles, unsure: Singles, rival: float, count: int
-) -> NDArray[np.bool_]:
-    """Which descents are worth going on with: the best of each voxel, and those that are too close
-    to it to call and stand elsewhere."""
-    voxel, index = found.voxel, np.arange(len(left))
-    best = np.full(count, np.inf, np.float32)
-    np.minimum.at(best, voxel, left)
-    leads = left <= best[voxel]
-    leader = np.full(count, len(left))
-    np.minimum.at(leader, voxel[leads], index[leads])
-    own = leader[voxel]
-    same = np.ones(len(left), np.bool_)
-    for e, floor in ((found.fast, 1e-3), (found.slow, 1e-4), (found.delay, 0.05)):
-        same &= np.abs(e - e[own]) <= 0.02 * np.abs(e[own]) + floor
-    near = left <= best[voxel] * (1 + rival) + unsure
-    return np.asarray(near & (~same | (index == own)))
+    ends = Descents(
+        np.empty(pair.shape, np.int32), *(np.empty(pair.shape, np.float32) for _ in range(6))
+    )
+    settings = {
+        "iterations": STEPS,
+        "rival": RIVAL if kernel.problem.dtype == np.float32 else RIVAL_DOUBLE,
+        "unsure": UNSURE,
+        "clean": CLEAN,
+        "clean_unsure": CLEAN_UNSURE,
+        "flat": FLAT,
+        "trust": TRUST,
+    }
+    _native.descend(
+        nodes.descent | settings,
+        z,
+        square,
+        pair,
+        ends.group,
+        ends.fast,
+        ends.slow,
+        ends.delay,
+        ends.x,
+        ends.y,
+        ends.left,
+        kernel.problem.threads,
+        options.instruction_set,
+    )
+    return ends
 
 
 def _lifted(
