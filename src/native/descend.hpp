@@ -27,11 +27,13 @@ typedef int Index16 __attribute__((vector_size(64)));
 // The sums of the elements of 16 rows, side by side: half the work of adding up one by one.
 KETY_FN Row16 sums_of(const Row16* rows) {
   Row16 two[8], four[4], eight[2];
+#pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
     const Row16 &a = rows[2 * i], &b = rows[2 * i + 1];
     two[i] = KETY_SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
              KETY_SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
   }
+#pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const Row16 &a = two[2 * i], &b = two[2 * i + 1];
     four[i] = KETY_SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
@@ -55,7 +57,9 @@ KETY_FN constexpr int pair_of(int i, int j) {
 template <int N>
 KETY_FN void inner_products(const Products<N>* const* vectors, float out[32]) {
   Row16 rows[32];
+#pragma GCC unroll 7
   for (int i = 0; i < kVectors; ++i)
+#pragma GCC unroll 7
     for (int j = 0; j <= i; ++j) {
       Row16 p = vectors[i]->part[0] * vectors[j]->part[0];
       for (int q = 1; q < N; ++q) p += vectors[i]->part[q] * vectors[j]->part[q];
@@ -89,15 +93,21 @@ KETY_FN RateCurve<N> rate_curve(const DescentCall& call, int delay, int rate, fl
       0, rx, 2 * x * rx, 3 * x * x * rx, 0, y * rx, 2 * x * y * rx, 0, y * y * rx, 0};
   const float my[kTaylorRows] = {
       0, 0, 0, 0, ry, x * ry, x * x * ry, 2 * y * ry, 2 * x * y * ry, 3 * y * y * ry};
-  RateCurve<N> c = {};
-  for (int i = 0; i < kTaylorRows; ++i) {
-    Products<N> row;
-    __builtin_memcpy(&row, rows + i * 16 * N, sizeof row);
-    for (int q = 0; q < N; ++q) {
-      c.u.part[q] += m[i] * row.part[q];
-      if (i > 0) c.by_rate.part[q] += mx[i] * row.part[q];
-      if (i >= 4) c.by_delay.part[q] += my[i] * row.part[q];
+  RateCurve<N> c;
+#pragma GCC unroll 2
+  for (int q = 0; q < N; ++q) {
+    Row16 u = {}, by_rate = {}, by_delay = {};
+#pragma GCC unroll 10
+    for (int i = 0; i < kTaylorRows; ++i) {
+      Row16 row;
+      __builtin_memcpy(&row, rows + 16 * (i * N + q), sizeof row);
+      u += m[i] * row;
+      if (i > 0 && i != 4 && i != 7) by_rate += mx[i] * row;
+      if (i >= 4) by_delay += my[i] * row;
     }
+    c.u.part[q] = u;
+    c.by_rate.part[q] = by_rate;
+    c.by_delay.part[q] = by_delay;
   }
   return c;
 }
@@ -253,14 +263,16 @@ struct Ends {
   struct End {
     float fast, slow, delay, x, y, left;
     int group;
+    float band;  // its lower wall
   } end[kMostEnds];
 };
 
 KETY_FN bool is_beside(float x, float y, float floor) {
   return __builtin_fabsf(x - y) <= 0.02f * __builtin_fabsf(y) + floor;
 }
-KETY_FN bool is_same(float fast, float slow, float delay, const Ends::End& e) {
-  return is_beside(fast, e.fast, 1e-3f) && is_beside(slow, e.slow, 1e-4f) &&
+KETY_FN bool is_same(float fast, float slow, float delay, float band, const Ends::End& e) {
+  // Minima on both sides of a wall are two.
+  return band == e.band && is_beside(fast, e.fast, 1e-3f) && is_beside(slow, e.slow, 1e-4f) &&
          is_beside(delay, e.delay, 0.05f);
 }
 
@@ -281,7 +293,7 @@ KETY_STAGE void write_ends(const DescentCall& call, Ends& ends) {
     if (!(e.left <= ends.end[0].left * (1 + call.rival) + unsure * ends.square)) continue;
     bool again = false;
     for (int q = 0; q < kept; ++q)
-      again |= is_same(e.fast, e.slow, e.delay, ends.end[chosen[q]]);
+      again |= is_same(e.fast, e.slow, e.delay, e.band, ends.end[chosen[q]]);
     if (again) continue;
     chosen[kept] = i;
     const long o = out + kept++;
@@ -428,11 +440,11 @@ void descend_range(const DescentCall& call, long begin, long end) {
       bool over = done[l] != 0 || hopeless[l] != 0;
       if (!over)
         for (int q = 0; q < e.count; ++q)
-          over |= is_same(s.fast[l], s.slow[l], s.delay[l], e.end[q]);
+          over |= is_same(s.fast[l], s.slow[l], s.delay[l], s.band_lo[l], e.end[q]);
       if (!over) continue;
       if (e.count < kMostEnds && !hopeless[l])
         e.end[e.count++] = {s.fast[l], s.slow[l], s.delay[l], s.x[l], s.y[l], total[l],
-                            call.group_of[call.pair[e.voxel * call.candidates + e.start]]};
+                            call.group_of[call.pair[e.voxel * call.candidates + e.start]], s.band_lo[l]};
       e.top = total[l] < e.top ? total[l] : e.top;
       begin_next(l);
     }

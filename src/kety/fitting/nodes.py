@@ -22,9 +22,9 @@ Doubles = NDArray[np.float64]
 
 KIND = 1000
 """Numbers of stretches of different kinds of pair lie that far apart (pairs.hpp)."""
-RATE_UNIT, RATES = 0.004, 16
+RATE_UNIT, RATES = 0.004, 20
 """The grid of rates is even in log(1 + k / RATE_UNIT)."""
-FASTEST = 2.0
+FASTEST = 8.0
 """Largest rate of the grid, 1/s; beyond it a term follows the input."""
 INITIAL_RATES = (0.002, 0.01, 0.04)
 """Rates (1/s) of decays of an initial concentration that the search leaves out of account."""
