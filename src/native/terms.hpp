@@ -223,8 +223,8 @@ KETY_STAGE void sort_terms(const TermsProblem<T>& problem, int n, const Paramete
     for (int l = 0; l < W; ++l)
       for (int i = 0; i < model.parameters; ++i)
         set<T, W>(p[i], l, parameters(i0 + l < n ? i0 + l : i0, i));
-    Jet<T, W, P> out[kMaxOutputs];
-    run_program<T, W, P>(problem.program, p, out);
+    Jet<T, W, 0> out[kMaxOutputs];
+    run_program<T, W, 0>(problem.program, p, out);
     V rate = {};
     for (int g = 0; g < model.groups; ++g)
       for (int e = 0; e < model.group[g].terms; ++e)

@@ -156,6 +156,25 @@ KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const La
   }
 }
 
+// Leaves out of the queue the starts that would not come down to the best of their voxel even if
+// they fell several times as far as the quadratic promises.
+constexpr double kTrust = 32.0;
+template <class T, int P>
+KETY_STAGE int still_in_question(int active, Walks<T, P>& s) {
+  int kept = 0;
+  for (int q = 0; q < active; ++q) {
+    const int t = s.queue[q];
+    T best = s.cost[t];
+    for (int r = t - 1; r >= 0 && s.owner[r] == s.owner[t]; --r)
+      best = s.cost[r] < best ? s.cost[r] : best;
+    for (int r = t + 1; r < s.n && s.owner[r] == s.owner[t]; ++r)
+      best = s.cost[r] < best ? s.cost[r] : best;
+    const bool lost = s.damping[t] <= T(kFree) && s.cost[t] - T(kTrust) * s.fall[t] > best;
+    if (!lost) s.queue[kept++] = t;
+  }
+  return kept;
+}
+
 // All starts of a chunk to their minima.
 template <class T, int W, int P>
 KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long first_task,
@@ -171,6 +190,7 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
   int active = tasks;
   for (int i = 0; i < tasks; ++i) s.queue[i] = i;
   for (int round = 0; round < call.max_evaluations && active > 0; ++round) {
+    if (round > 1) active = still_in_question<T, P>(active, s);
     int begins[kFastLevel + 2];
     sort_terms<T, W, P>(
         problem, active, [&](int q, int i) { return s.trial[i * n + s.queue[q]]; }, s.bin, s.item,
