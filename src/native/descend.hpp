@@ -10,13 +10,11 @@
 namespace KETY_NS {
 
 constexpr int kTaylorRows = 10;
-typedef float Row16 __attribute__((vector_size(64)));
+// Products with the leading vectors of the basis: what those beyond hold is too little to matter
+// for where a descent ends.
+constexpr int kWidth = 16;
+typedef float Row16 __attribute__((vector_size(4 * kWidth)));
 
-// Products with the basis, padded with zeros to 16 N.
-template <int N>
-struct Products {
-  Row16 part[N];
-};
 #if defined(__clang__) || __GNUC__ >= 12
 #define KETY_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -54,17 +52,12 @@ constexpr int kVectors = 7;
 KETY_FN constexpr int pair_of(int i, int j) {
   return i >= j ? i * (i + 1) / 2 + j : j * (j + 1) / 2 + i;
 }
-template <int N>
-KETY_FN void inner_products(const Products<N>* const* vectors, float out[32]) {
+KETY_FN void inner_products(const Row16* const* vectors, float out[32]) {
   Row16 rows[32];
 #pragma GCC unroll 7
   for (int i = 0; i < kVectors; ++i)
 #pragma GCC unroll 7
-    for (int j = 0; j <= i; ++j) {
-      Row16 p = vectors[i]->part[0] * vectors[j]->part[0];
-      for (int q = 1; q < N; ++q) p += vectors[i]->part[q] * vectors[j]->part[q];
-      rows[pair_of(i, j)] = p;
-    }
+    for (int j = 0; j <= i; ++j) rows[pair_of(i, j)] = *vectors[i] * *vectors[j];
   for (int i = pair_of(kVectors - 1, kVectors - 1) + 1; i < 32; ++i) rows[i] = Row16{};
   for (int half = 0; half < 2; ++half) {
     const Row16 s = sums_of(rows + 16 * half);
@@ -73,18 +66,16 @@ KETY_FN void inner_products(const Products<N>* const* vectors, float out[32]) {
 }
 
 // The curve of one rate at one delay and its slopes in both.
-template <int N>
 struct RateCurve {
-  Products<N> u, by_rate, by_delay;
+  Row16 u, by_rate, by_delay;
 };
 
-template <int N>
-KETY_FN RateCurve<N> rate_curve(const DescentCall& call, int delay, int rate, float k, float tau) {
+KETY_FN RateCurve rate_curve(const DescentCall& call, int delay, int rate, float k, float tau) {
   const float x = (k - call.rate_centre[rate]) / call.rate_half[rate];
   const float dh = call.delay_half[delay];
   const float y = dh > 0 ? (tau - call.delay_centre[delay]) / dh : 0.0f;
   const float* rows =
-      call.table + (static_cast<long>(delay) * call.rates + rate) * kTaylorRows * 16 * N;
+      call.table + (static_cast<long>(delay) * call.rates + rate) * kTaylorRows * kWidth;
   // Orders (rate, delay): 00 10 20 30, 01 11 21, 02 12, 03.
   const float m[kTaylorRows] = {1,     x,         x * x, x * x * x, y,
                                 x * y, x * x * y, y * y, x * y * y, y * y * y};
@@ -93,21 +84,14 @@ KETY_FN RateCurve<N> rate_curve(const DescentCall& call, int delay, int rate, fl
       0, rx, 2 * x * rx, 3 * x * x * rx, 0, y * rx, 2 * x * y * rx, 0, y * y * rx, 0};
   const float my[kTaylorRows] = {
       0, 0, 0, 0, ry, x * ry, x * x * ry, 2 * y * ry, 2 * x * y * ry, 3 * y * y * ry};
-  RateCurve<N> c;
-#pragma GCC unroll 2
-  for (int q = 0; q < N; ++q) {
-    Row16 u = {}, by_rate = {}, by_delay = {};
+  RateCurve c = {};
 #pragma GCC unroll 10
-    for (int i = 0; i < kTaylorRows; ++i) {
-      Row16 row;
-      __builtin_memcpy(&row, rows + 16 * (i * N + q), sizeof row);
-      u += m[i] * row;
-      if (i > 0 && i != 4 && i != 7) by_rate += mx[i] * row;
-      if (i >= 4) by_delay += my[i] * row;
-    }
-    c.u.part[q] = u;
-    c.by_rate.part[q] = by_rate;
-    c.by_delay.part[q] = by_delay;
+  for (int i = 0; i < kTaylorRows; ++i) {
+    Row16 row;
+    __builtin_memcpy(&row, rows + kWidth * i, sizeof row);
+    c.u += m[i] * row;
+    if (i > 0 && i != 4 && i != 7) c.by_rate += mx[i] * row;
+    if (i >= 4) c.by_delay += my[i] * row;
   }
   return c;
 }
@@ -308,13 +292,12 @@ KETY_STAGE void write_ends(const DescentCall& call, Ends& ends) {
   for (; kept < call.candidates; ++kept) call.group[out + kept] = -1;
 }
 
-template <int N>
-void descend_range(const DescentCall& call, long begin, long end) {
+inline void descend_range(const DescentCall& call, long begin, long end) {
   const float fastest = call.rate_edge[call.rates], slowest = call.rate_edge[0];
   const Lanes16 zero = {};
   Descents s = {};
-  Ends ends[kDescents];
-  Products<N> z[kDescents];
+  Ends ends[kDescents] = {};
+  Row16 z[kDescents];
   long next = begin;
   int running = 0;
   bool live[kDescents] = {};
@@ -336,8 +319,8 @@ void descend_range(const DescentCall& call, long begin, long end) {
       e.top = 3e38f;
       live[l] = true;
       ++running;
-      float padded[16 * N] = {}, own = 0;
-      for (int r = 0; r < call.rank; ++r) {
+      float padded[kWidth] = {}, own = 0;
+      for (int r = 0; r < call.rank && r < kWidth; ++r) {
         padded[r] = call.z[e.voxel * call.rank + r];
         own += padded[r] * padded[r];
       }
@@ -348,7 +331,6 @@ void descend_range(const DescentCall& call, long begin, long end) {
     Ends& e = ends[l];
     const int pair = call.pair[e.voxel * call.candidates + e.start];
     e.cell = call.cell[call.group_of[pair]];
-    e.fast_cell = e.slow_cell = 0;
     s.k1[l] = call.fast_of[pair];
     s.k2[l] = call.slow_of[pair];
     s.tau[l] = call.delay_centre[e.cell];
@@ -365,12 +347,12 @@ void descend_range(const DescentCall& call, long begin, long end) {
   }
   while (running > 0) {
     Lanes16 in[32], squares[kDescents];
-    Products<N> u1[kDescents], u2[kDescents];
+    Row16 u1[kDescents], u2[kDescents];
     float* column = reinterpret_cast<float*>(in);
     for (int l = 0; l < kDescents; ++l) {
       if (!live[l]) {
         for (int i = 0; i < 32; ++i) column[i * kDescents + l] = 0;
-        u1[l] = u2[l] = z[l] = Products<N>{};
+        u1[l] = u2[l] = z[l] = Row16{};
         continue;
       }
       Ends& e = ends[l];
@@ -382,13 +364,13 @@ void descend_range(const DescentCall& call, long begin, long end) {
       while (e.cell < call.delays - 1 && call.delay_centre[e.cell] < band_lo) ++e.cell;
       e.fast_cell = cell_of(call.rate_edge, call.rates, e.fast_cell, k1);
       e.slow_cell = cell_of(call.rate_edge, call.rates, e.slow_cell, k2);
-      const RateCurve<N> first = rate_curve<N>(call, e.cell, e.fast_cell, k1, tau);
-      const RateCurve<N> second = rate_curve<N>(call, e.cell, e.slow_cell, k2, tau);
-      const Products<N>* vectors[kVectors] = {
+      const RateCurve first = rate_curve(call, e.cell, e.fast_cell, k1, tau);
+      const RateCurve second = rate_curve(call, e.cell, e.slow_cell, k2, tau);
+      const Row16* vectors[kVectors] = {
           &first.u,         &second.u, &first.by_rate, &second.by_rate, &first.by_delay,
           &second.by_delay, &z[l]};
       float own[32];
-      inner_products<N>(vectors, own);
+      inner_products(vectors, own);
       for (int i = 0; i < 32; ++i) column[i * kDescents + l] = own[i];
       u1[l] = first.u;
       u2[l] = second.u;
@@ -396,12 +378,8 @@ void descend_range(const DescentCall& call, long begin, long end) {
     const Amplitudes at = amplitudes_of(in);
     // The residual itself, since the difference of the products would lose what noise leaves.
     for (int l = 0; l < kDescents; ++l) {
-      Row16 sum = {};
-      for (int q = 0; q < N; ++q) {
-        const Row16 r = z[l].part[q] - at.a[l] * u1[l].part[q] - at.b[l] * u2[l].part[q];
-        sum += r * r;
-      }
-      squares[l] = sum;
+      const Row16 r = z[l] - at.a[l] * u1[l] - at.b[l] * u2[l];
+      squares[l] = r * r;
     }
     const Lanes16 cost = sums_of(squares);
     const Mask16 accept = cost < s.best, started = s.steps > 0;

@@ -314,7 +314,7 @@ void descend(nb::dict d, Array<float> z, Array<float> square, Array<int> pair, O
   call.rate_centre = checked<float>(d, "rate_centre", k);
   call.rate_half = checked<float>(d, "rate_half", k);
   call.rate_edge = checked<float>(d, "rate_edge", k + 1);
-  call.table = checked<float>(d, "table", m * k * 10 * (call.rank > 16 ? 32 : 16));
+  call.table = checked<float>(d, "table", m * k * 10 * 16);
   const size_t pairs = nb::cast<Array<float>>(d["fast_of"]).size(),
                groups = nb::cast<Array<int>>(d["cell"]).size();
   call.fast_of = checked<float>(d, "fast_of", pairs);
@@ -322,7 +322,7 @@ void descend(nb::dict d, Array<float> z, Array<float> square, Array<int> pair, O
   call.group_of = checked<int>(d, "group_of", pairs);
   call.cell = checked<int>(d, "cell", groups);
   const size_t voxels = square.size(), n = pair.size();
-  if (call.rank < 1 || call.rank > 32 || voxels == 0 ||
+  if (call.rank < 1 || voxels == 0 ||
       z.size() != voxels * static_cast<size_t>(call.rank) || n % voxels || n / voxels > 16 ||
       group.size() != n || fast.size() != n || slow.size() != n || delay.size() != n ||
       x.size() != n || y.size() != n || left.size() != n)

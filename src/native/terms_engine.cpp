@@ -44,7 +44,7 @@ void pairs_any(const PairsCall& call, long begin, long end) {
 }
 
 void descend_any(const DescentCall& call, long begin, long end) {
-  call.rank > 16 ? descend_range<2>(call, begin, end) : descend_range<1>(call, begin, end);
+  descend_range(call, begin, end);
 }
 
 }  // namespace KETY_NS

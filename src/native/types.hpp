@@ -213,7 +213,7 @@ struct DescentCall {
   const float *delay_centre, *delay_half, *delay_edge;  // edge: (delays + 1)
   const float *band_lo, *band_hi;                       // (delays)
   const float *rate_centre, *rate_half, *rate_edge;
-  const float* table;  // (delays, rates, 10, 16 or 32) Taylor rows, padded
+  const float* table;  // (delays, rates, 10, 16) Taylor rows on the leading vectors of the basis
   bool slow_held;
   // Relative to what the best leaves, and to a curve's sum of squares: how near to the best a
   // descent must come. `flat`: the fall that no longer matters; `trust`: how much more than the

@@ -22,6 +22,8 @@ Doubles = NDArray[np.float64]
 
 KIND = 1000
 """Numbers of stretches of different kinds of pair lie that far apart (pairs.hpp)."""
+WIDTH = 16
+"""Vectors of the basis that descents look at (descend.hpp)."""
 RATE_UNIT, RATES = 0.004, 20
 """The grid of rates is even in log(1 + k / RATE_UNIT)."""
 FASTEST = 8.0
@@ -228,8 +230,8 @@ def _descent(
     table: Doubles, cells: Doubles, band: Doubles, rates: Doubles, *, slow_held: bool
 ) -> dict[str, Any]:
     f32 = np.float32
-    padded = np.zeros((*table.shape[:3], 32 if table.shape[3] > 16 else 16), f32)
-    padded[..., : table.shape[3]] = table
+    padded = np.zeros((*table.shape[:3], WIDTH), f32)
+    padded[..., : table.shape[3]] = table[..., :WIDTH]
     return {
         "rank": table.shape[3],
         "slow_held": slow_held,
