@@ -228,21 +228,18 @@ def in_basis(nodes: Any, kernel: Any, curves: Floats) -> tuple[Any, Any]:
 def best_of_pairs(nodes: Any, z: Any, square: Any) -> Floats:
     """What the best pair of every voxel leaves: all pairs, amplitudes not negative."""
     scan = nodes.scan
-    a, b = (np.asarray(scan[n], np.float64).reshape(-1, scan["rank"]) for n in "ab")
-    own, other = z.astype(np.float64) @ a.T, z.astype(np.float64) @ b.T
+    rows = np.asarray(scan["row"], np.float64)
+    products = z.astype(np.float64) @ rows.T
     best = np.full(len(z), -np.inf)
-    for g in range(scan["groups"]):
-        rows = slice(*scan["first_a"][g : g + 2])
-        columns = slice(*scan["first_b"][g : g + 2])
-        cosine = scan["cosine"][slice(*scan["first_pair"][g : g + 2])]
-        cosine = cosine.reshape(rows.stop - rows.start, -1).astype(np.float64)
-        u, v = np.maximum(own[:, rows, None], 0), np.maximum(other[:, None, columns], 0)
-        p, q = own[:, rows, None], other[:, None, columns]
-        rest = np.maximum(1 - cosine**2, 1e-12)
-        x, y = (p - cosine * q) / rest, (q - cosine * p) / rest
-        gain = np.where((x > 0) & (y > 0), x * p + y * q, np.maximum(u, v) ** 2)
-        gain = np.where(cosine <= 1, gain, -np.inf)
-        best = np.maximum(best, gain.max(axis=(1, 2)))
+    for a, b in zip(scan["pair_a"], scan["pair_b"], strict=True):
+        cosine = float(rows[a] @ rows[b])
+        p, q = products[:, a], products[:, b]
+        gain = np.maximum(np.maximum(p, q), 0.0) ** 2
+        rest = 1.0 - cosine**2
+        if rest > 1e-6:
+            x, y = (p - cosine * q) / rest, (q - cosine * p) / rest
+            gain = np.where((x > 0) & (y > 0), x * p + y * q, gain)
+        best = np.maximum(best, gain)
     return np.asarray(square - best)
 
 
@@ -255,21 +252,21 @@ def test_the_scan_finds_the_best_pair(model: str) -> None:
     expected = best_of_pairs(nodes, z, square)
     for name in instruction_sets():
         seen = (curves / kernel.scale * nodes.weighted).astype(np.float32)
-        own, total, a, b, x, y, left = _scan(kernel, VarProLM(instruction_set=name), nodes, seen)
+        own, total, pair, x, y, left = _scan(kernel, VarProLM(instruction_set=name), nodes, seen)
         np.testing.assert_allclose(own, z, rtol=1e-4, atol=1e-5 * np.abs(z).max())
         np.testing.assert_allclose(total, square, rtol=1e-5)
         np.testing.assert_allclose(left[:, 0], expected, rtol=2e-3, atol=2e-5 * square.max())
-        ordered = np.where(a >= 0, left, 2.0 * square[:, None])  # the best first
+        ordered = np.where(pair >= 0, left, 2.0 * square[:, None])  # the best first
         assert (np.diff(ordered, axis=1) >= 0).all()
         # The residual is that of the pair and the amplitudes that are given.
         scan = nodes.scan
-        rows, columns = (np.asarray(scan[n]).reshape(-1, scan["rank"]) for n in "ab")
-        made = x[:, :1] * rows[a[:, 0]] + y[:, :1] * columns[b[:, 0]]
+        a, b = (scan["row"][scan[n][pair[:, 0]]] for n in ("pair_a", "pair_b"))
+        made = x[:, :1] * a + y[:, :1] * b
         off = square - (z**2).sum(axis=1)
         again = ((z - made) ** 2).sum(axis=1) + off
         np.testing.assert_allclose(again, left[:, 0], rtol=2e-3, atol=2e-5 * square.max())
-        assert (x[a >= 0] >= 0).all()
-        assert (y[a >= 0] >= 0).all()
+        assert (x[pair >= 0] >= 0).all()
+        assert (y[pair >= 0] >= 0).all()
 
 
 @pytest.mark.parametrize("model", ["2cxm", "2cum"])
@@ -277,25 +274,23 @@ def test_the_descent_ends_lower_and_where_a_slow_one_does(model: str) -> None:
     from scipy.optimize import least_squares, nnls
 
     from kety.fitting.forward import kernel_curves
+    from kety.fitting.nodes import FASTEST
     from kety.fitting.pairs import _descend, _scan
 
     problem, (kernel, nodes), curves = searched(model, 25, 3.0)
     z, square = in_basis(nodes, kernel, curves)
     options = VarProLM(candidate_ratio=1.0)
     seen = (curves / kernel.scale * nodes.weighted).astype(np.float32)
-    _, _, a, b, _, _, left = _scan(kernel, options, nodes, seen)
-    voxel = np.arange(len(z))
-    group = nodes.group[a[:, 0]]
-    values = {n: v[a[:, 0]] for n, v in nodes.values_a.items()}
-    values |= {n: v[b[:, 0]] for n, v in nodes.values_b.items()}
-    values |= {n: v[group] for n, v in nodes.shared.items()}
-    ends = _descend(kernel, options, nodes, z, square, voxel, group, values)
+    _, _, pair, _, _, left = _scan(kernel, options, nodes, seen)
+    ends = _descend(kernel, options, nodes, z, square, pair)
+    voxel, which = np.nonzero(ends.group >= 0)
+    assert set(voxel) == set(range(len(z)))
+    ended = {n: getattr(ends, n)[voxel, which] for n in ("fast", "slow", "delay", "left")}
     off = square - (z**2).sum(axis=1)
-    assert (
-        ends.left + off[ends.voxel] <= left[ends.voxel, 0] * 1.001 + 1e-4 * square[ends.voxel]
-    ).all()
+    best = np.array([ended["left"][voxel == v].min() for v in range(len(z))])
+    assert (best <= left[:, 0] * 1.001 + 1e-4 * square).all()
     basis = np.asarray(nodes.scan["basis"], np.float64)
-    lo, hi = nodes.band[ends.group].T
+    lo, hi = nodes.band[ends.group[voxel, which]].T
     lower = problem.kernel_bounds()[0][problem.slot("delay")]
 
     def residual(x: Floats, v: int) -> Floats:
@@ -306,16 +301,16 @@ def test_the_descent_ends_lower_and_where_a_slow_one_does(model: str) -> None:
         return np.asarray(pair.T @ nnls(pair.T, z[v])[0] - z[v])
 
     worse = 0
-    for i, v in enumerate(ends.voxel):
-        x0 = [ends.fast[i], ends.slow[i], ends.delay[i]]
+    for i, v in enumerate(voxel):
+        x0 = [ended["fast"][i], ended["slow"][i], ended["delay"][i]]
         if model == "2cum":
-            assert ends.slow[i] == 0
-            x0 = [ends.fast[i], ends.delay[i]]
-        here = float(np.sum(residual(np.array(x0), v) ** 2))
-        assert here == pytest.approx(float(ends.left[i]), rel=0.02, abs=2e-4 * float(square[v]))
+            assert ended["slow"][i] == 0
+            x0 = [ended["fast"][i], ended["delay"][i]]
+        here = float(np.sum(residual(np.array(x0), v) ** 2)) + off[v]
+        assert here == pytest.approx(float(ended["left"][i]), rel=0.02, abs=2e-4 * float(square[v]))
         low = [1e-9] * (len(x0) - 1) + [max(lo[i], lower)]
-        high = [2.0] * (len(x0) - 1) + [hi[i]]
+        high = [FASTEST] * (len(x0) - 1) + [hi[i]]
         start = np.clip(x0, np.array(low) + 1e-9, np.array(high) - 1e-9)
         slow = least_squares(residual, start, bounds=(low, high), args=(v,), x_scale="jac")
-        worse += here + off[v] > (2 * slow.cost + off[v]) * 1.02 + 2e-4 * square[v]
-    assert worse <= 0.1 * len(ends.voxel)
+        worse += here > (2 * slow.cost + off[v]) * 1.02 + 2e-4 * square[v]
+    assert worse <= 0.1 * len(voxel)

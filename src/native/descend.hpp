@@ -109,7 +109,7 @@ using Mask16 = Mask<float, kDescents>;
 
 // Where sixteen descents stand.
 struct Descents {
-  Lanes16 k1, k2, tau;                  // to be tried
+  Lanes16 k1, k2, tau;                    // to be tried
   Lanes16 best, fast, slow, delay, x, y;  // the best so far: residual, rates, delay, amplitudes
   Lanes16 damping, expected, steps;
   Lanes16 g[3], h[6];
@@ -203,8 +203,7 @@ KETY_STAGE void next_point(bool slow_held, float fastest, float slowest, Descent
   const Lanes16 t1 = 1 / s.fast;
   const Mask16 walled = s.walled > 0;
   Mask16 held[3] = {((s.fast >= fastest) & (s.g[0] < 0)) | (s.h[0] <= 0),
-                    ((s.slow <= slowest) & (s.g[1] < 0)) | (s.h[2] <= 0),
-                    walled | (s.h[5] <= 0)};
+                    ((s.slow <= slowest) & (s.g[1] < 0)) | (s.h[2] <= 0), walled | (s.h[5] <= 0)};
   if (slow_held) held[1] = zero == zero;
   Lanes16 m[6], r[3];
   for (int i = 0; i < 3; ++i) {
@@ -367,8 +366,8 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
       const RateCurve first = rate_curve(call, e.cell, e.fast_cell, k1, tau);
       const RateCurve second = rate_curve(call, e.cell, e.slow_cell, k2, tau);
       const Row16* vectors[kVectors] = {
-          &first.u,         &second.u, &first.by_rate, &second.by_rate, &first.by_delay,
-          &second.by_delay, &z[l]};
+          &first.u,        &second.u,        &first.by_rate, &second.by_rate,
+          &first.by_delay, &second.by_delay, &z[l]};
       float own[32];
       inner_products(vectors, own);
       for (int i = 0; i < 32; ++i) column[i * kDescents + l] = own[i];
@@ -386,8 +385,8 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
     const Lanes16 fall = s.best - cost;
     const Lanes16 less = s.damping * (fall > 0.75f * s.expected ? zero + 0.1f : zero + 1);
     const Lanes16 more = s.damping > 0.025f ? s.damping * 4 : zero + 0.1f;
-    const Lanes16 damping = upper(Lanes16(accept & (fall > 0.25f * s.expected) ? less : more),
-                                  zero + 1e-6f);
+    const Lanes16 damping =
+        upper(Lanes16(accept & (fall > 0.25f * s.expected) ? less : more), zero + 1e-6f);
     s.damping = started ? damping : s.damping;
     Lanes16 off, square, top;
     for (int l = 0; l < kDescents; ++l) {
@@ -421,8 +420,14 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
           over |= is_same(s.fast[l], s.slow[l], s.delay[l], s.band_lo[l], e.end[q]);
       if (!over) continue;
       if (e.count < kMostEnds && !hopeless[l])
-        e.end[e.count++] = {s.fast[l], s.slow[l], s.delay[l], s.x[l], s.y[l], total[l],
-                            call.group_of[call.pair[e.voxel * call.candidates + e.start]], s.band_lo[l]};
+        e.end[e.count++] = {s.fast[l],
+                            s.slow[l],
+                            s.delay[l],
+                            s.x[l],
+                            s.y[l],
+                            total[l],
+                            call.group_of[call.pair[e.voxel * call.candidates + e.start]],
+                            s.band_lo[l]};
       e.top = total[l] < e.top ? total[l] : e.top;
       begin_next(l);
     }

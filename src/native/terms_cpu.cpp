@@ -236,9 +236,8 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
            [&](long begin, long end) { engine.terms_fit(call, begin, end, sizeof(T) == 4); });
 }
 
-void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int> pair,
-           Out<float> x, Out<float> second, Out<float> left, int threads,
-           const std::string& instruction_set) {
+void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int> pair, Out<float> x,
+           Out<float> second, Out<float> left, int threads, const std::string& instruction_set) {
   PairsCall call = {};
   call.groups = nb::cast<int>(d["groups"]);
   call.rank = nb::cast<int>(d["rank"]);
@@ -291,8 +290,8 @@ void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int>
 }
 
 void descend(nb::dict d, Array<float> z, Array<float> square, Array<int> pair, Out<int> group,
-             Out<float> fast, Out<float> slow, Out<float> delay, Out<float> x,
-             Out<float> y, Out<float> left, int threads, const std::string& instruction_set) {
+             Out<float> fast, Out<float> slow, Out<float> delay, Out<float> x, Out<float> y,
+             Out<float> left, int threads, const std::string& instruction_set) {
   DescentCall call = {};
   call.rank = nb::cast<int>(d["rank"]);
   call.iterations = nb::cast<int>(d["iterations"]);
@@ -322,10 +321,9 @@ void descend(nb::dict d, Array<float> z, Array<float> square, Array<int> pair, O
   call.group_of = checked<int>(d, "group_of", pairs);
   call.cell = checked<int>(d, "cell", groups);
   const size_t voxels = square.size(), n = pair.size();
-  if (call.rank < 1 || voxels == 0 ||
-      z.size() != voxels * static_cast<size_t>(call.rank) || n % voxels || n / voxels > 16 ||
-      group.size() != n || fast.size() != n || slow.size() != n || delay.size() != n ||
-      x.size() != n || y.size() != n || left.size() != n)
+  if (call.rank < 1 || voxels == 0 || z.size() != voxels * static_cast<size_t>(call.rank) ||
+      n % voxels || n / voxels > 16 || group.size() != n || fast.size() != n || slow.size() != n ||
+      delay.size() != n || x.size() != n || y.size() != n || left.size() != n)
     throw std::invalid_argument("arrays of the descent do not fit each other");
   for (size_t i = 0; i < pairs; ++i)
     if (call.group_of[i] < 0 || static_cast<size_t>(call.group_of[i]) >= groups)

@@ -190,9 +190,9 @@ struct SweepCall {
 // The search for starts among pairs of curves (see pairs.hpp).
 struct PairsCall {
   int groups, rows, rank, candidates;
-  const float* row;         // (rows, rank) unit vectors, each once
-  const int* first_pair;    // (groups + 1): the pairs of each group
-  const int *pair_a, *pair_b;  // (pairs): rows
+  const float* row;               // (rows, rank) unit vectors, each once
+  const int* first_pair;          // (groups + 1): the pairs of each group
+  const int *pair_a, *pair_b;     // (pairs): rows
   const float *cosine, *inverse;  // (pairs) of the angle between, and 1 / sine^2
   const int* band;                // (groups): number of the stretch between walls
   float ratio;  // residual, relative to the best, up to which a group is a candidate
