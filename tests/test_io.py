@@ -93,15 +93,25 @@ def files(folder: Path) -> list[str]:
 # The contract of every format -----------------------------------------------------------------
 
 
-@pytest.fixture(params=[(f, e) for f in io.FORMATS for e in f.extensions], ids=lambda p: p[1])
+@pytest.fixture(
+    params=[(f, e) for f in io.FORMATS if not f.folders for e in f.extensions], ids=lambda p: p[1]
+)
 def extension(request: pytest.FixtureRequest) -> str:
     return str(request.param[1])
 
 
+COLLECTION = (
+    *("read", "read_series", "read_grid", "read_mask", "write_mask"),
+    *("holds_mask", "maps_in", "map_writer"),
+)
+
+
 @pytest.mark.parametrize("known", io.FORMATS, ids=lambda known: known.name)
 def test_a_format_provides_the_codec(known: io.Format) -> None:
-    for name in ("read", "write"):
-        wanted = inspect.signature(getattr(io.Codec, name), eval_str=False).parameters
+    wants = (io.Collection, COLLECTION) if known.folders else (io.Codec, ("read", "write"))
+    protocol, names = wants
+    for name in names:
+        wanted = inspect.signature(getattr(protocol, name), eval_str=False).parameters
         found = inspect.signature(getattr(known.codec, name), eval_str=False).parameters
         assert list(found) == [key for key in wanted if key != "self"]
 

@@ -150,3 +150,19 @@ def test_the_same_grid_is_shape_and_affine_to_a_micrometre() -> None:
 def test_replace_validates_again() -> None:
     with pytest.raises(KetyError, match="does not lie on the grid"):
         replace(series(), mask=np.ones((1, 1, 1), bool))
+
+
+def test_slices_may_have_times_of_their_own() -> None:
+    own = np.array([[0.0, 2.0, 5.0], [1.0, 3.5, 6.0]])
+    data = np.zeros((2, 2, 2, 3))
+    made = Series(data, own.mean(axis=0), np.eye(4), "CT", slice_times=own.tolist())
+    np.testing.assert_array_equal(made.slice_times, own)
+    assert Series(data, own[0], np.eye(4), "CT").slice_times is None
+    for wrong, words in (
+        (own[:1], r"slice times of shape \(1, 3\), expected \(2, 3\)"),
+        (own[:, ::-1], "slice 0: times do not increase strictly"),
+        (own + np.array([[0.0], [np.nan]]), "slice 1: time nan at frame 0"),
+        (own + 0.5, "differ from the mean of the slice times by up to 0.5 s"),
+    ):
+        with pytest.raises(KetyError, match=words):
+            Series(data, own.mean(axis=0), np.eye(4), "CT", slice_times=wrong)

@@ -13,6 +13,7 @@ from kety.errors import KetyError
 
 MODALITIES: Final[tuple[str, ...]] = ("CT", "MR")
 GRID_TOLERANCE_MM: Final = 1e-3
+SLICE_TIME_TOLERANCE_S: Final = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,11 @@ class Series:
         Where the times came from, in words.
     codes
         NIfTI qform and sform codes of the affine, kept so that maps say the same.
+    slice_times
+        (Z, T) in s: every slice's own times, on the clock of ``times``, where the slices of a
+        phase were not acquired together (a shuttling table, slices in turn). Finite and strictly
+        increasing in every row; ``times`` is their mean over the slices. None where ``times``
+        holds for all slices.
 
     Raises
     ------
@@ -61,6 +67,7 @@ class Series:
     source: str = ""
     times_from: str = ""
     codes: tuple[int, int] = (1, 1)
+    slice_times: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         name = self.source or "the series"
@@ -83,6 +90,8 @@ class Series:
         _set(self, "acquisition", _check_acquisition(self.acquisition, name))
         if self.mask is not None:
             _set(self, "mask", self._check_mask(self.mask))
+        if self.slice_times is not None:
+            _set(self, "slice_times", _check_slice_times(self.slice_times, self, name))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -283,6 +292,26 @@ def _check_acquisition(acquisition: Mapping[str, float], name: str) -> dict[str,
         if not np.isfinite(checked[key]):
             raise KetyError(f"{name}: acquisition {key} is {value!r}, expected a finite number")
     return checked
+
+
+def _check_slice_times(times: ArrayLike, series: Series, name: str) -> NDArray[np.float64]:
+    """The slices' own times as a float64 array of their own, (Z, T) in s."""
+    array = np.array(times, dtype=np.float64)
+    _, _, slices, frames = series.data.shape
+    if array.shape != (slices, frames):
+        raise KetyError(
+            f"{name}: slice times of shape {array.shape}, expected ({slices}, {frames}), one row "
+            "per slice and one column per frame"
+        )
+    for index, row in enumerate(array):
+        check_times(row, frames, f"{name}, slice {index}")
+    apart = float(np.abs(array.mean(axis=0) - series.times).max())
+    if apart > SLICE_TIME_TOLERANCE_S:
+        raise KetyError(
+            f"{name}: frame times differ from the mean of the slice times by up to {apart:.3g} s; "
+            "give slice_times.mean(axis=0) as times"
+        )
+    return array
 
 
 def _set(record: Series | Volume, name: str, value: object) -> None:

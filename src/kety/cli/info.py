@@ -22,8 +22,8 @@ def command(paths: tuple[Path, ...]) -> None:
     """Without PATH: version, processor, models with their parameters and bounds, optimizers,
     population inputs and file formats.
 
-    With PATH: what was found there. A path may be an image, a CSV file of an input curve, or a
-    folder of maps that `kety fit` wrote.
+    With PATH: what was found there. A path may be an image, a CSV file of an input curve, a folder
+    of maps that `kety fit` wrote, or a folder, zip or tar of DICOM, whose series it lists.
     """
     with heard_warnings():
         if not paths:
@@ -72,22 +72,24 @@ def installation() -> None:
 
 def describe(path: Path) -> None:
     """Print what is in a file or folder."""
-    if path.is_dir():
+    from kety.cli.series_table import describe_dicom
+    from kety.io import format_of
+
+    if (path / "fit.json").is_file():
         _describe_maps(path)
     elif not path.exists():
         raise KetyError(f"{path}: there is no such file or folder")
     elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
         _describe_table(path)
+    elif format_of(path).folders:
+        if not _describe_object(path):
+            describe_dicom(path)
     else:
         _describe_image(path)
 
 
 def _describe_maps(folder: Path) -> None:
     path = folder / "fit.json"
-    if not path.is_file():
-        raise KetyError(
-            f"{folder}: holds no fit.json, so it is not a folder of maps; name an image in it"
-        )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         say("folder", str(folder))
@@ -120,16 +122,26 @@ def _describe_table(path: Path) -> None:
             say("column", f"{name}: not all numbers")
 
 
+def _describe_object(path: Path) -> bool:
+    """Print what is in a DICOM object that holds a result; False for any other."""
+    from kety.io.dicom.objects import MAP, kind_of, regions_in
+
+    kind = kind_of(path)
+    if kind == MAP:
+        _describe_image(path)
+    elif kind is not None:
+        say("object", f"{path.name}: a {kind}, a mask on the grid of a series")
+        for region in regions_in(path):
+            say("region", region.words)
+    return kind is not None
+
+
 def _describe_image(path: Path) -> None:
     import numpy as np
 
-    from kety.io import FORMATS, bids
+    from kety.io import bids, format_of
 
-    known = next((f for f in FORMATS if path.name.lower().endswith(f.extensions)), None)
-    if known is None:
-        valid = ", ".join((".csv", *(e for f in FORMATS for e in f.extensions)))
-        raise KetyError(f"{path}: unknown file extension; valid: {valid}")
-    volume = known.codec.read(path)
+    volume = format_of(path).codec.read(path)
     data = volume.data
     shape = " × ".join(map(str, data.shape))
     size = " × ".join(f"{s:.4g}" for s in np.linalg.norm(volume.affine[:3, :3], axis=0))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,22 +14,27 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.io import bids
 from kety.io.atomic import Batch, OutputError, output_folder
-from kety.io.maps import FittedMaps, read_maps
-from kety.series import Series, Volume, check_affine, check_same_grid, check_times
-
-if TYPE_CHECKING:
-    import xarray as xr
+from kety.io.formats import FORMATS, Codec, Collection, Format, format_of
+from kety.io.maps import FittedMaps, read_maps, write_maps
+from kety.io.orientation import turned_to
+from kety.io.slice_timing import read_slice_times, timing_fields
+from kety.series import Series, Volume, check_affine, check_same_grid
 
 __all__ = [
     "FORMATS",
+    "Codec",
+    "Collection",
     "FittedMaps",
     "Format",
     "OutputError",
+    "format_of",
     "read_maps",
     "read_mask",
     "read_series",
     "read_volume",
+    "split_region",
     "write_maps",
+    "write_mask",
     "write_series",
     "write_volume",
 ]
@@ -40,40 +43,14 @@ _FIELDS: Final[Mapping[str, str]] = {
     "repetition_time": "RepetitionTimeExcitation",
     "flip_angle": "FlipAngle",
     "echo_time": "EchoTime",
+    "kvp": "KVP",
 }
-
-
-class Codec(Protocol):
-    """What the module of a format provides."""
-
-    def read(self, path: str | os.PathLike[str]) -> Volume:
-        """Read a file whole, with its metadata by BIDS names; KetyError naming it if it cannot."""
-
-    def write(self, stream: BinaryIO, path: str | os.PathLike[str], volume: Volume) -> None:
-        """Write to an open file that will have this path; equal volumes give equal bytes."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """A file format: its extensions, the usual one first, and its module (a `Codec`)."""
-
-    name: str
-    extensions: tuple[str, ...]
-    module: str
-
-    @property
-    def codec(self) -> Codec:
-        """The format's module, imported when first used."""
-        return cast(Codec, importlib.import_module(self.module))
-
-
-FORMATS: Final[tuple[Format, ...]] = (Format("nifti", (".nii.gz", ".nii"), "kety.io.nifti"),)
-"""The one list of formats."""
 
 
 def read_series(
     path: str | os.PathLike[str],
     *,
+    series: int | str | None = None,
     times: ArrayLike | str | os.PathLike[str] | None = None,
     modality: str | None = None,
     acquisition: Mapping[str, float] | None = None,
@@ -83,11 +60,17 @@ def read_series(
     Parameters
     ----------
     path
-        4-D file (x, y, z, time) in a format of `FORMATS`, whose module says which types result.
+        4-D file (x, y, z, time) in a format of `FORMATS`, whose module says which types result; or
+        a folder, zip or tar of DICOM, see `kety.io.dicom.read_series`.
+    series
+        Which one, where a path holds several: its number in the table of `kety info`, its UID, or
+        a part of its description.
     times
         (T,) in s, a CSV file of them (see `kety.io.bids.read_times`), or the time between frames
         in s. Without it, ``VolumeTiming`` or ``FrameTimesStart`` in the JSON sidecar, else the
         header's step where it names a unit of time; ``Series.times_from`` says which.
+        ``SliceTiming`` beside ``VolumeTiming`` gives the slices times of their own
+        (``Series.slice_times``); times that are given hold for all slices.
     modality
         ``"CT"`` or ``"MR"``; without it, ``Modality`` in the sidecar.
     acquisition
@@ -101,7 +84,12 @@ def read_series(
         modality are wrong or nowhere to be found.
     """
     path = Path(path)
-    volume = _format_of(path).codec.read(path)
+    known = format_of(path)
+    if known.folders:
+        return known.collection.read_series(
+            path, series=series, times=times, modality=modality, acquisition=acquisition
+        )
+    volume = _read(path, series)
     if volume.data.ndim != 4:
         raise KetyError(
             f"{path}: shape {volume.data.shape}; a dynamic series has 4 dimensions, (x, y, z, time)"
@@ -116,10 +104,17 @@ def read_series(
         sidecar=volume.sidecar,
         interval=volume.interval,
     )
-    known: dict[str, float] = {}
-    if modality == "MR" and found.size > 1:
+    own = None
+    if times is None and "VolumeTiming" in volume.sidecar:
+        own = read_slice_times(volume.sidecar, found, volume.data.shape[2], path.name)
+    if own is not None:
+        found, times_from = own.mean(axis=0), f"{times_from}, and each slice's own"
+    recorded: dict[str, float] = {}
+    if modality == "CT":
+        recorded = bids.exposure(volume.sidecar, name=str(bids.sidecar_path(path)))
+    elif modality == "MR" and found.size > 1:
         interval = float(np.median(np.diff(found)))
-        known = bids.acquisition(
+        recorded = bids.acquisition(
             volume.sidecar, interval=interval, name=str(bids.sidecar_path(path))
         )
     return Series(
@@ -127,26 +122,33 @@ def read_series(
         found,
         volume.affine,
         modality,
-        known | dict(acquisition or {}),
+        recorded | dict(acquisition or {}),
         source=path.name,
         times_from=times_from,
         codes=volume.codes,
+        slice_times=own,
     )
 
 
 def read_volume(
-    path: str | os.PathLike[str], *, like: Series | Volume | None = None, stack: bool = False
+    path: str | os.PathLike[str],
+    *,
+    like: Series | Volume | None = None,
+    stack: bool = False,
+    series: int | str | None = None,
 ) -> Volume:
     """Read one volume, e.g. a T1 map, or a stack of volumes, e.g. one for each flip angle.
 
     Parameters
     ----------
     path
-        3-D file, or 4-D for a stack, in a format of `FORMATS`.
+        3-D file, or 4-D for a stack, in a format of `FORMATS`; or a folder, zip or tar of DICOM.
     like
-        Image on whose grid it must lie.
+        Image on whose grid it must lie; axes of DICOM images are exchanged and reversed to it.
     stack
         Whether a fourth dimension is expected.
+    series
+        As of `read_series`.
 
     Raises
     ------
@@ -155,7 +157,7 @@ def read_volume(
         dimensions, or lies on another grid.
     """
     path = Path(path)
-    volume = _format_of(path).codec.read(path)
+    volume = _read(path, series)
     shape = volume.data.shape
     if len(shape) == 4 and shape[3] == 1 and not stack:
         volume = replace(volume, data=volume.data[..., 0])
@@ -163,6 +165,8 @@ def read_volume(
         expected = "a stack of volumes has 4" if stack else "one volume has 3"
         raise KetyError(f"{path}: shape {shape} has {len(shape)} dimensions; {expected}")
     if like is not None:
+        if format_of(path).folders:
+            volume = turned_to(volume, like)
         check_same_grid(volume, like)
     return volume
 
@@ -170,18 +174,96 @@ def read_volume(
 def read_mask(
     path: str | os.PathLike[str], *, like: Series | Volume | None = None
 ) -> NDArray[np.bool_]:
-    """Read a mask, (X, Y, Z): voxels that are neither 0 nor NaN are in.
+    """Read a mask, (X, Y, Z).
+
+    Parameters
+    ----------
+    path
+        An image, whose voxels that are neither 0 nor NaN are in; or a DICOM Segmentation or
+        structure set, where ``file.dcm:NAME`` or ``file.dcm:NUMBER`` says which of several regions.
+    like
+        Image on whose grid it must lie; regions are brought to it, and need it.
 
     Raises
     ------
     KetyError
-        As `read_volume`, and if no voxel is in.
+        As `read_volume`, if there is not one such region, and if no voxel is in.
     """
-    data = read_volume(path, like=like).data
-    mask: NDArray[np.bool_] = (data != 0) & ~np.isnan(data)
+    file, region = split_region(path)
+    known = format_of(file)
+    mask: NDArray[np.bool_]
+    if known.folders and known.collection.holds_mask(file):
+        mask = known.collection.read_mask(file, like, region)
+    elif region is not None:
+        raise KetyError(f"{file}: is an image, without regions to choose {region!r} from")
+    else:
+        data = read_volume(file, like=like).data
+        mask = (data != 0) & ~np.isnan(data)
     if not mask.any():
         raise KetyError(f"{path}: the mask is empty; at least one voxel must be other than 0")
     return mask
+
+
+def split_region(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """A file, and the region asked of it: ``rt.dcm:Liver`` is the region Liver of ``rt.dcm``.
+
+    Whatever exists under the whole name is that file; else the first colon with a file before it
+    divides. Without one the path is returned whole.
+    """
+    text = os.fspath(path)
+    if not os.path.lexists(text):
+        for at, mark in enumerate(text):
+            if mark == ":" and Path(text[:at]).is_file():
+                return Path(text[:at]), text[at + 1 :]
+    return Path(text), None
+
+
+def write_mask(
+    mask: NDArray[np.bool_],
+    path: str | os.PathLike[str],
+    *,
+    affine: ArrayLike,
+    codes: tuple[int, int] = (1, 1),
+    images: Sequence[Any] | None = None,
+    label: str = "mask",
+    overwrite: bool = True,
+) -> Path:
+    """Write a mask: an image of 0 and 1, or a DICOM Segmentation.
+
+    Parameters
+    ----------
+    mask
+        (X, Y, Z) bool.
+    path
+        Its extension chooses the format; its folder is made.
+    affine, codes
+        Of the series whose grid it lies on.
+    images
+        Headers of the DICOM images that a Segmentation refers to (`kety.io.dicom.source_headers`);
+        without them it is of a study of nobody.
+    label
+        What a Segmentation calls it.
+    overwrite
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    KetyError
+        If no format has the extension, or a Segmentation would be empty.
+    OutputError
+        If it cannot be written.
+    """
+    path = Path(path)
+    known = format_of(path)
+    grid = check_affine(affine, label)
+    output_folder(path.parent)
+    with Batch(overwrite=overwrite) as batch, batch.open(path) as stream:
+        if known.folders:
+            known.collection.write_mask(stream, mask, grid, images=images, label=label)
+        else:
+            volume = Volume(mask.astype(np.uint8), grid, label, codes)
+            known.codec.write(stream, path, volume)
+    return path
 
 
 def write_series(
@@ -211,7 +293,7 @@ def write_series(
     """
     sidecar: dict[str, Any] = {
         "Modality": series.modality,
-        "VolumeTiming": series.times,
+        **timing_fields(series),
         **{_FIELDS.get(key, key): value for key, value in series.acquisition.items()},
         "GeneratedBy": bids.generated_by(),
     }
@@ -226,7 +308,10 @@ def write_volume(
 ) -> list[Path]:
     """Write a volume or stack, with a JSON sidecar where it has one; as `write_series`."""
     path = Path(path)
-    codec = _format_of(path).codec
+    known = format_of(path)
+    if known.folders:
+        raise KetyError(f"{path}: images are not written as {known.name}; name it .nii.gz")
+    codec = known.codec
     output_folder(path.parent)
     paths = [path]
     with Batch(overwrite=overwrite) as batch:
@@ -238,134 +323,15 @@ def write_volume(
     return paths
 
 
-def write_maps(
-    dataset: xr.Dataset,
-    folder: str | os.PathLike[str],
-    *,
-    affine: ArrayLike,
-    codes: tuple[int, int] = (1, 1),
-    source: str = "",
-    times: ArrayLike | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    overwrite: bool = True,
-    threads: int | None = None,
-    format: str = "nifti",
-) -> list[Path]:
-    """Write the maps of a fit, one file with a JSON sidecar each, all together or none.
-
-    Beside them come ``fit.json`` (the dataset's attributes, the provenance and the names of the
-    maps) and ``dataset_description.json``. Names are those of `kety.io.bids.map_name`.
-
-    Parameters
-    ----------
-    dataset
-        Variables of dimensions ``(x, y, z)``, or ``(x, y, z, time)`` for fitted curves and
-        residuals. Floats are written as float32; status and counts keep their integer type.
-        Attributes ``units``, ``long_name``, ``osipi`` and ``flag_*`` go to the sidecars.
-    folder
-        Made if it does not exist; files of other names in it are left alone.
-    affine, codes
-        Of the series (``Series.affine``, ``Series.codes``).
-    source
-        File name of the series, for the maps' names and sidecars.
-    times
-        (T,) in s, for variables with a time dimension; without it, that dimension's coordinates.
-    provenance
-        Recorded in ``fit.json``.
-    overwrite
-        Whether existing files may be replaced.
-    threads
-        Maps to compress at once; None for one a processor.
-    format
-        Name of a format in `FORMATS`.
-
-    Returns
-    -------
-    The maps' paths, in the dataset's order.
-
-    Raises
-    ------
-    KetyError
-        If the format is unknown, a variable has other dimensions, or its times are not known.
-    OutputError
-        If something cannot be written; the folder is then as it was.
-    """
-    chosen = next((known for known in FORMATS if known.name == format), None)
-    if chosen is None:
-        valid = ", ".join(known.name for known in FORMATS)
-        raise KetyError(f"unknown format {format!r}; valid: {valid}")
-    codec = chosen.codec
-    grid = check_affine(affine, source or "the maps")
-    folder = output_folder(folder)
-    model = str(dataset.attrs.get("model", ""))
-    volumes: dict[Path, Volume] = {}
-    for variable, array in dataset.data_vars.items():
-        name = str(variable)
-        path = folder / (bids.map_name(source, name, model=model) + chosen.extensions[0])
-        if path in volumes:
-            raise KetyError(f"map {name} would have the name {path} of another; rename it")
-        sidecar = bids.map_sidecar(
-            name, array.attrs, model=model, source=source, has_nan=array.dtype.kind == "f"
-        )
-        frames = _map_times(name, array, times)
-        if frames is not None:
-            sidecar["VolumeTiming"] = frames
-        data = array.to_numpy()
-        volumes[path] = Volume(data, grid, name, codes, sidecar, _interval(frames))
-
-    def save(path: Path) -> None:
-        volume = volumes[path]
-        if volume.data.dtype.kind == "f":
-            volume = replace(volume, data=volume.data.astype(np.float32, copy=False))
-        with batch.open(path) as stream:
-            codec.write(stream, path, volume)
-
-    with Batch(overwrite=overwrite) as batch:
-        pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
-        try:
-            for _ in pool.map(save, volumes):
-                pass
-        finally:
-            # Nothing may still be writing when a failed batch is cleared away.
-            pool.shutdown(wait=True, cancel_futures=True)
-        for path, volume in volumes.items():
-            batch.write_json(bids.sidecar_path(path), volume.sidecar)
-        bids.add_description(batch, folder)
-        record = {
-            "GeneratedBy": bids.generated_by(),
-            **dataset.attrs,
-            **(provenance or {}),
-            "Maps": {volume.source: path.name for path, volume in volumes.items()},
-        }
-        batch.write_json(folder / "fit.json", record)
-    return list(volumes)
-
-
-def _format_of(path: Path) -> Format:
-    for known in FORMATS:
-        if path.name.lower().endswith(known.extensions):
-            return known
-    valid = ", ".join(extension for known in FORMATS for extension in known.extensions)
-    raise KetyError(f"{path}: unknown file extension; valid: {valid}; convert the file to one")
+def _read(path: Path, series: int | str | None) -> Volume:
+    """Read a volume or stack of any format."""
+    known = format_of(path)
+    if known.folders:
+        return known.collection.read(path, series=series)
+    if series is not None:
+        raise KetyError(f"{path}: holds one image, not several series to choose {series!r} from")
+    return known.codec.read(path)
 
 
 def _interval(times: NDArray[np.float64] | None) -> float | None:
     return None if times is None else float(np.median(np.diff(times)))
-
-
-def _map_times(
-    name: str, array: xr.DataArray, times: ArrayLike | None
-) -> NDArray[np.float64] | None:
-    if array.dims[:3] != ("x", "y", "z") or array.ndim > 4:
-        raise KetyError(
-            f"map {name} has dimensions {array.dims}, expected ('x', 'y', 'z') and at most a time; "
-            "fit the series on its grid, or write a table instead"
-        )
-    if array.ndim == 3:
-        return None
-    last = array.dims[3]
-    if times is None and last not in array.coords:
-        raise KetyError(f"map {name} has a time dimension but no times; give `times` in s")
-    return check_times(
-        array.coords[last] if times is None else times, array.shape[3], f"map {name}"
-    )

@@ -10,8 +10,10 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -57,6 +59,60 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise _output_error(folder, error) from error
     return folder
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str], *, replacing: str) -> Iterator[Path]:
+    """Fill a folder that appears when the context is left, for files by the thousand.
+
+    Parameters
+    ----------
+    path
+        The folder; its parents are made.
+    replacing
+        Pattern of file names, as of `fnmatch`. A folder that is there already is replaced, if it
+        holds nothing but such files.
+
+    Yields
+    ------
+    A folder to write to. An exception inside removes it, and leaves what was there before.
+
+    Raises
+    ------
+    OutputError
+        If there is such a folder with other content, or it cannot be written.
+    """
+    final = Path(path)
+    parent = output_folder(final.absolute().parent)
+    _check_replaceable(final, replacing)
+    temporary = parent / f".kety-{secrets.token_hex(8)}.tmp"
+    try:
+        temporary.mkdir()
+        yield temporary
+        _check_replaceable(final, replacing)
+        if final.exists():
+            old = parent / f".kety-{secrets.token_hex(8)}.tmp"
+            final.rename(old)
+            temporary.rename(final)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(final)
+    except OSError as error:
+        raise _output_error(final, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path, names: str) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: is a file; move it or choose another folder")
+    other = next((p.name for p in folder.iterdir() if not fnmatch(p.name, names)), None)
+    if other is not None:
+        raise OutputError(
+            f"{folder}: holds {other}, which would be lost with the folder; choose another folder"
+        )
 
 
 class Batch:

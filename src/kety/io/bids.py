@@ -25,7 +25,6 @@ from kety.series import check_times
 from kety.units import MILLISECONDS_PER_SECOND, SECONDS_PER_MINUTE
 from kety.version import __version__
 
-BIDS_VERSION: Final = "1.10.0"
 NAN_MEANING: Final = "NaN: not estimated; the status map says why for every voxel."
 
 # Endings of a map's name, and what the description of its file calls them.
@@ -41,7 +40,7 @@ _ENDINGS: Final[Mapping[str, str]] = {
 }
 _SUFFIXES: Final = {"ktrans": "Ktrans", "ps": "PS", "fp": "Fp", "mtt": "MTT"}
 _ENTITIES: Final = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*")
-_IMAGE_SUFFIX: Final = re.compile(r"(\.nii)?(\.gz)?$", re.IGNORECASE)
+_IMAGE_SUFFIX: Final = re.compile(r"(\.nii(\.gz)?|\.gz|\.dcm)?$", re.IGNORECASE)
 _TIME_COLUMN: Final = re.compile(
     r"(?:frame[ _])?(?:t|time|times)(?:[ _]?[\[(]?(s|sec|seconds|ms|min|minutes)[\])]?)?",
     re.IGNORECASE,
@@ -190,6 +189,17 @@ def acquisition(
         else:
             found["repetition_time"] = value
     return found
+
+
+def exposure(sidecar: Mapping[str, Any], *, name: str = "the sidecar") -> dict[str, float]:
+    """The CT acquisition in a sidecar: ``kvp`` (kV) of ``KVP``, where it is known.
+
+    Raises
+    ------
+    KetyError
+        If it is not a positive number.
+    """
+    return {"kvp": _positive(sidecar, "KVP", name)} if "KVP" in sidecar else {}
 
 
 def _positive(sidecar: Mapping[str, Any], key: str, name: str, largest: float = np.inf) -> float:
@@ -389,24 +399,3 @@ def write_fit_json(
     with Batch(overwrite=overwrite) as batch:
         batch.write_json(path, {"GeneratedBy": generated_by(), **provenance})
     return path
-
-
-def add_description(batch: Batch, folder: Path) -> None:
-    """Add ``dataset_description.json`` to a batch, unless another software's is there already."""
-    path = folder / "dataset_description.json"
-    if path.exists():
-        try:
-            makers = json.loads(path.read_text(encoding="utf-8-sig"))["GeneratedBy"]
-            own = any(maker["Name"] == "kety" for maker in makers)
-        except (OSError, ValueError, LookupError, TypeError):
-            own = False
-        if not own:
-            warnings.warn(f"{path} is not of this software and was left as it is", stacklevel=3)
-            return
-    content = {
-        "Name": "Tracer-kinetic maps",
-        "BIDSVersion": BIDS_VERSION,
-        "DatasetType": "derivative",
-        "GeneratedBy": [generated_by()],
-    }
-    batch.write_json(path, content)
