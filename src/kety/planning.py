@@ -20,7 +20,7 @@ from kety.fitting.solve import problem_slopes
 from kety.fitting.status import Status
 from kety.fitting.terms import given_problem
 from kety.models import Derived, Model, Parameter, get_model
-from kety.signal import baseline_frames
+from kety.signal import baseline_frames, noise_weights
 from kety.tissues import PUBLISHED, TISSUES, Ranges, checked_tissues, drawn
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ NORMAL: Final = 1.96  # half a 95 % interval in standard errors
 
 def expected_errors(
     times: ArrayLike,
-    noise: float | Mapping[str, float],
+    noise: float | ArrayLike | Mapping[str, float],
     aif: InputFunction,
     *,
     tissues: Mapping[str, Mapping[str, float] | Ranges] | Ranges | None = None,
@@ -72,9 +72,10 @@ def expected_errors(
     ----------
     times : (T,) array
         Frame times, s.
-    noise : float or mapping of str to float
+    noise : float, (T,) array, or mapping of str to float
         Standard deviation of the white noise of every frame in the input's unit, for all tissues or
-        for each. 0 leaves the errors of the method alone.
+        for each. 0 leaves the errors of the method alone. Of frames that differ, as phases of other
+        dose do, one for each; the fit then weights them (`kety.signal.noise_weights`).
     aif : InputFunction
         The true input. It must cover the frames and should be finer than they are.
     tissues : mapping of str to (mapping of str to float, or Ranges), or Ranges, optional
@@ -128,7 +129,16 @@ def expected_errors(
     problem = make_problem(times, aif, **fitted, **checks, weights=None, find_enhancing=False)
     record, frames = problem.model, problem.times
     chosen = checked_tissues(tissues, record)
-    given = noise if isinstance(noise, Mapping) else dict.fromkeys(chosen, noise)
+    per_frame = (
+        None
+        if isinstance(noise, Mapping) or np.ndim(noise) == 0
+        else _frame_noise(noise, frames.size)
+    )
+    given: Mapping[str, Any] = (
+        noise
+        if isinstance(noise, Mapping)
+        else dict.fromkeys(chosen, noise if per_frame is None else _root_mean(per_frame))
+    )
     if set(given) != set(chosen):
         raise KetyError(f"noise is given for {', '.join(given)}; expected {', '.join(chosen)}")
     noises = [_number(f"noise of {name}", given[name], 0) for name in chosen]
@@ -138,9 +148,8 @@ def expected_errors(
     truths = [drawn(tissue, record, copies, seed) for tissue in chosen.values()]
     curves = np.random.default_rng([seed, 1]).standard_normal((len(chosen), copies, frames.size))
     for i, truth in enumerate(truths):
-        curves[i] = noises[i] * curves[i] + simulate_curves(
-            truth, frames, aif, model, portal=portal
-        )
+        sd = noises[i] if per_frame is None else per_frame
+        curves[i] = sd * curves[i] + simulate_curves(truth, frames, aif, model, portal=portal)
     how, fitted["baseline"] = "fitted along" if baseline else "known", baseline is True
     if baseline == "subtract":
         early = _before_arrival(aif, frames)
@@ -163,6 +172,7 @@ def expected_errors(
             replace(known, concentration=samples) if input_noise else known,
             delay=delay,
             **fitted,
+            weights=None if per_frame is None else noise_weights(per_frame),
             mask=np.ones((len(chosen), part.size), np.bool_),
             optimizer=optimizer,
             discretization=discretization,
@@ -175,7 +185,8 @@ def expected_errors(
             values[:, part, k], errors[:, part, k] = maps[q.name], maps[f"{q.name}_se"]
         status[:, part] = maps["status"]
     values[~np.isfinite(values)] = np.nan
-    rows = zip(truths, noises, values, errors, strict=True)
+    bounding = noises if per_frame is None else [per_frame] * len(truths)
+    rows = zip(truths, bounding, values, errors, strict=True)
     cells = [_cells(problem, *row, group) for row in rows]
     stacked = {key: np.array([[c[key] for c in row] for row in cells]) for key in cells[0][0]}
     stacked |= {"noise": np.array(noises), "failed": np.isnan(values).any(axis=2).mean(axis=1)}
@@ -203,7 +214,7 @@ def expected_errors(
 def cramer_rao(
     parameters: Mapping[str, ArrayLike],
     times: ArrayLike,
-    noise: float,
+    noise: float | ArrayLike,
     aif: InputFunction,
     model: str | Model = "extended_tofts",
     *,
@@ -213,16 +224,16 @@ def cramer_rao(
 ) -> dict[str, Floats]:
     """Smallest standard deviations (V,) of unbiased estimates of all parameters, derived ones too.
 
-    ``noise * sqrt(g' inv(J'J) g)`` at the truth (Kay, Fundamentals of Statistical Signal Processing
-    I, 1993, sections 3.7 and 3.8): J the exact derivatives of the curve with respect to what is
-    estimated, ``baseline`` among it, g the gradient of the quantity. A baseline that is subtracted
-    is no better known: curves less the mean of some of their frames tell as much as curves with an
-    unknown constant. The input and parameters in ``fixed`` count as known. Bounds do not count:
-    where they hold estimates, errors may be smaller. NaN for what the frames do not determine, and
-    for what is known.
+    ``sqrt(g' inv(J'WJ) g)``, W 1 / noise² of each frame, at the truth (Kay, Fundamentals of
+    Statistical Signal Processing I, 1993, sections 3.7 and 3.8): J the exact derivatives of the
+    curve with respect to what is estimated, ``baseline`` among it, g the gradient of the quantity.
+    A baseline that is subtracted is no better known: curves less the mean of some of their frames
+    tell as much as curves with an unknown constant. The input and parameters in ``fixed`` count as
+    known. Bounds do not count: where they hold estimates, errors may be smaller. NaN for what the
+    frames do not determine, and for what is known.
 
     Arguments and errors are those of `kety.simulate_curves`; ``noise`` is in the input's unit, and
-    `KetyError` is raised for fewer frames than unknowns too.
+    `KetyError` is raised for fewer frames than unknowns too. It may be (T,), one for each frame.
     """
     record, frames = get_model(model), checked_times(times)
     simulate_curves(parameters, frames[-1:], aif, model, portal=portal)  # for its checks
@@ -238,6 +249,9 @@ def cramer_rao(
     jacobian = np.ones((count, frames.size, unknowns))
     for k, p in enumerate(free):
         jacobian[:, :, k] = exact[:, :, problem.slot(p.name)] * problem.factor(p)
+    level = float(noise) if np.ndim(noise) == 0 else 1.0  # type: ignore[arg-type]
+    if np.ndim(noise):
+        jacobian /= _frame_noise(noise, frames.size)[:, None]
     # Columns of unit length: what is singular must not depend on units.
     length = np.linalg.norm(jacobian, axis=1)
     length[length == 0] = 1.0
@@ -256,7 +270,7 @@ def cramer_rao(
         size = np.linalg.norm(slope, axis=1)
         seen = np.abs(np.where(dark, along, 0.0)).max(axis=1) <= np.sqrt(SINGULAR) * size
         terms = np.where(dark, 0.0, along / np.where(dark, 1.0, strength))
-        bound = noise * np.linalg.norm(terms, axis=1)
+        bound = level * np.linalg.norm(terms, axis=1)
         deviations[name] = np.where(seen & (size > 0), bound, np.nan)
     return deviations
 
@@ -267,6 +281,21 @@ def _number(name: str, value: Any, least: int, kind: type = float) -> Any:
         return kind(value)
     what = "whole" if kind is int else "finite"
     raise KetyError(f"{name} must be a {what} number, at least {least}, found {value!r}")
+
+
+def _frame_noise(noise: Any, frames: int) -> Floats:
+    """Noise of every frame, checked."""
+    values = np.asarray(noise, dtype=np.float64)
+    if values.shape != (frames,) or not (np.isfinite(values) & (values > 0)).all():
+        raise KetyError(
+            f"noise of shape {values.shape} for {frames} frames; give one positive standard "
+            "deviation for each, or one number for all"
+        )
+    return values
+
+
+def _root_mean(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _known_input(
@@ -292,7 +321,7 @@ def _before_arrival(aif: InputFunction, frames: Floats) -> NDArray[np.intp]:
 
 
 def _cells(
-    problem: Problem, truth: Any, noise: float, values: Floats, errors: Floats, group: Any
+    problem: Problem, truth: Any, noise: float | Floats, values: Floats, errors: Floats, group: Any
 ) -> list[dict[str, Any]]:
     """All that is told of each parameter of one tissue, from its estimates (copy, parameter)."""
     model, aif = problem.model, problem.aif

@@ -93,25 +93,25 @@ def region_changes(
     for region, (inside_a, inside_b) in pair.regions.items():
         in_a, in_b = inside_a & usable_a, inside_b & usable_b
         if paired:
-            pooled = np.fmax(_pooled(pair.a, name), _pooled(pair.b, name))
-            found = _estimate(b - a, var_a + var_b, in_a, statistic, pooled, profile)
+            pooled = np.fmax(pooled_voxels(pair.a, name), pooled_voxels(pair.b, name))
+            found = region_estimate(b - a, var_a + var_b, in_a, statistic, pooled, profile)
         else:
             found = _apart(
-                _estimate(a, var_a, in_a, statistic, _pooled(pair.a, name)),
-                _estimate(b, var_b, in_b, statistic, _pooled(pair.b, name)),
+                region_estimate(a, var_a, in_a, statistic, pooled_voxels(pair.a, name)),
+                region_estimate(b, var_b, in_b, statistic, pooled_voxels(pair.b, name)),
             )
         rows.append(_row(pair, region, name, statistic, a[in_a], b[in_b], found, limit))
     return rows
 
 
-def _pooled(one: FittedMaps, name: str) -> NDArray[np.float64]:
+def pooled_voxels(one: FittedMaps, name: str) -> NDArray[np.float64]:
     """Voxels behind each estimate of a joint fit; 1 of a voxel's own."""
     if name.endswith(VOXELWISE):
         return np.ones(one.maps["status"].shape)
     return np.fmax(values_of(one, "pooled"), 1.0)
 
 
-def _estimate(
+def region_estimate(
     field: NDArray[np.float64],
     variance: NDArray[np.float64],
     where: NDArray[np.bool_],

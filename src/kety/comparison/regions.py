@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +15,8 @@ from kety.errors import KetyError
 from kety.io import FittedMaps
 
 EVERYWHERE: Final = "all voxels"
+LABELLED: Final = (".nii.gz", ".nii")
+"""Images that may hold several labels; others are read as one mask."""
 _MOST_LABELS: Final = 256
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -53,26 +57,35 @@ def _named(roi: Any) -> list[tuple[str, Any]]:
             return [("region", np.asarray(roi))]
         return [pair for one in ones for pair in _named(one)]
     if isinstance(roi, str | os.PathLike):
-        from kety.io import bids
-
-        return [(bids.stem(roi), roi)]
+        return [(region_name(roi), roi)]
     return [("region", roi)]
+
+
+def region_name(path: str | os.PathLike[str]) -> str:
+    """What to call the region of a file: the one chosen in it, else the file's stem."""
+    from kety.io import bids, split_region
+
+    file, region = split_region(path)
+    return region or bids.stem(file)
 
 
 def _masks(name: str, one: Any, maps: FittedMaps) -> dict[str, NDArray[np.bool_]]:
     shape = maps.maps["status"].shape
     levels: Mapping[str, Any] = {}
     if isinstance(one, str | os.PathLike):
-        from kety.io import read_volume
+        from kety.io import read_mask, read_volume
 
         if maps.grid is None:
             raise KetyError(
                 f"{one}: a file has a grid in mm, but {maps.name} is a Dataset without one; give "
                 "the region as an array, or the fit as a folder"
             )
-        volume = read_volume(one, like=maps.grid)
-        where, values = str(one), volume.data
-        levels = volume.sidecar.get("Levels", {})
+        where = str(one)
+        if where.lower().endswith(LABELLED):
+            volume = read_volume(one, like=maps.grid)
+            values, levels = volume.data, label_names(one, volume.sidecar)
+        else:
+            values = read_mask(one, like=maps.grid)
     else:
         where, values = f"the region {name!r}", np.asarray(one)
     if values.shape != shape:
@@ -81,6 +94,46 @@ def _masks(name: str, one: Any, maps: FittedMaps) -> dict[str, NDArray[np.bool_]
             "the grid of the maps"
         )
     return labelled(name, where, values, levels)
+
+
+def label_names(path: str | os.PathLike[str], sidecar: Mapping[str, Any]) -> dict[str, str]:
+    """Names of an image's labels, by label: ``Levels`` of its sidecar, or a BIDS look-up table.
+
+    The table has columns ``index`` and ``name`` and stands beside the image: of its own stem, or
+    of a stem that ends alike (``dseg.tsv`` or ``sub-01_dseg.tsv`` for ``sub-01_dseg.nii.gz``).
+
+    Raises
+    ------
+    KetyError
+        If a table lacks these columns, or has two names for one label.
+    """
+    levels = sidecar.get("Levels")
+    if isinstance(levels, Mapping) and levels:
+        return {str(label): str(name) for label, name in levels.items()}
+    from kety.io import bids
+
+    stem, folder = bids.stem(path), Path(path).parent
+    for table in (folder / f"{stem}.tsv", folder / f"{stem.rpartition('_')[2]}.tsv"):
+        if table.is_file():
+            return _look_up_table(table)
+    return {}
+
+
+def _look_up_table(path: Path) -> dict[str, str]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    found: dict[str, str] = {}
+    for row in rows:
+        try:
+            label, name = f"{float(row['index']):g}", row["name"].strip()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise KetyError(
+                f"{path}: expected a table of tabs with the columns index and name, one label a "
+                "line; correct it or take it away"
+            ) from error
+        if found.setdefault(label, name) != name:
+            raise KetyError(f"{path}: label {label} is both {found[label]!r} and {name!r}")
+    return found
 
 
 def labelled(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
+from kety.inputs.merging import grouped, merged
 from kety.inputs.table import SITES, read_table, require_increasing, time_column, value_column
 
 INTERPOLATIONS: Final[tuple[str, ...]] = ("cubic", "linear", "monotone")
@@ -247,8 +248,9 @@ class InputFunction:
         data : array_like, shape (V, T) or (X, Y, Z, T)
             Concentration in mM or enhancement in HU; a voxel with a value that is not finite is
             left out.
-        times : array_like, shape (T,)
-            Times in s.
+        times : array_like, shape (T,), or (V,) or (Z,) rows of it
+            Times in s; a row for each slice, the last axis of the mask, where slices have times of
+            their own: their samples are merged, see `kety.inputs.merging`.
         mask : array_like, shape (V,) or (X, Y, Z)
             Voxels to average, where not zero.
         hematocrit, site, interpolation, name
@@ -272,7 +274,14 @@ class InputFunction:
             )
         if mask.dtype.kind not in "biuf":
             raise KetyError(f"the input mask must be boolean or numbers; found {mask.dtype}")
-        curves = data[np.nan_to_num(mask) != 0].astype(np.float64)
+        seconds = np.asarray(times)
+        if seconds.ndim == 2 and seconds.shape != data.shape[-2:]:
+            raise KetyError(
+                f"times of shape {seconds.shape} for data of shape {data.shape}; expected (T,), or "
+                "a row of them for each slice, the last axis of the mask"
+            )
+        inside = np.nan_to_num(mask) != 0
+        curves = data[inside].astype(np.float64)
         if not len(curves):
             raise KetyError("the input mask is empty; it must hold at least one voxel")
         finite = np.isfinite(curves).all(axis=1)
@@ -280,9 +289,13 @@ class InputFunction:
             raise KetyError(
                 f"none of the {len(curves)} voxels in the input mask is finite at all times"
             )
+        curve = curves[finite].mean(axis=0)
+        if seconds.ndim == 2:
+            own = seconds[np.nonzero(inside)[-1][finite]].astype(np.float64)
+            seconds, curve = merged(grouped(curves[finite], own))
         return cls(
-            np.asarray(times),
-            curves[finite].mean(axis=0),
+            seconds,
+            curve,
             hematocrit=hematocrit,
             site=site,
             interpolation=interpolation,

@@ -33,7 +33,7 @@ _PLASMA_WORDS: Final = frozenset({"cp", "plasma"})
 _BLOOD_WORDS: Final = frozenset({"ca", "cb", "blood"})
 _CURVE_WORDS: Final = frozenset({"aif", "c", "conc", "concentration"})
 _OTHER_WORDS: Final = frozenset(
-    {"aorta", "arterial", "artery", "hu", "l", "mm", "mmol", "pif", "vif", "whole"}
+    {"aorta", "arterial", "artery", "hu", "l", "mg", "ml", "mm", "mmol", "pif", "vif", "whole"}
 )
 _TIME_COLUMNS: Final = "time_s, time_min or time_ms"
 _VALUE_COLUMNS: Final = "cb_mM, cp_mM, blood_HU or plasma_mM"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.series import Series
+from kety.slices import SAME_S
 
 Interval = tuple[int | None, int | None]
 
@@ -235,7 +236,8 @@ def crop(series: Series, box: Box | str) -> Series:
     Returns
     -------
     Series
-        With data of its own, so that the whole series need not stay in memory.
+        With data of its own, so that the whole series need not stay in memory, and without
+        ``slice_times`` where the slices that are left have the same times.
 
     Raises
     ------
@@ -250,7 +252,35 @@ def crop(series: Series, box: Box | str) -> Series:
     affine = series.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [one.start for one in slices]
     data = series.data[slices].copy(order="K")
-    return replace(series, data=data, affine=affine, mask=mask)
+    rows = None if series.slice_times is None else series.slice_times[slices[2]]
+    return replace(series, data=data, affine=affine, mask=mask, **_times(series, rows))
+
+
+def _times(series: Series, rows: NDArray[np.float64] | None) -> dict[str, Any]:
+    """Times of a series whose slices have these (Z', T); those of one row are the frames'."""
+    if rows is None:
+        return {"times": series.times}
+    if np.ptp(rows, axis=0).max() <= SAME_S:
+        return {"times": rows[0], "slice_times": None}
+    return {"times": rows.mean(axis=0), "slice_times": rows}
+
+
+def _block_times(series: Series, sizes: Sequence[int]) -> NDArray[np.float64] | None:
+    """Times (Z', T) of blocks of slices, which must have been acquired together."""
+    if series.slice_times is None:
+        return None
+    depth = sizes[2]
+    whole = series.shape[2] // depth
+    rows = series.slice_times[: whole * depth].reshape(whole, depth, -1)
+    apart = np.ptp(rows, axis=1).max(axis=1)
+    if apart.max() > SAME_S:
+        first = int(np.argmax(apart > SAME_S)) * depth
+        raise KetyError(
+            f"downsample: slices {first} to {first + depth - 1} were acquired up to "
+            f"{apart.max():.3g} s apart and have no mean at one time; downsample in the plane "
+            "alone, or crop to slices that were acquired together"
+        )
+    return np.asarray(rows[:, 0])
 
 
 def downsample(series: Series, factor: int | Sequence[int] | Blocks) -> Series:
@@ -278,8 +308,8 @@ def downsample(series: Series, factor: int | Sequence[int] | Blocks) -> Series:
     Raises
     ------
     KetyError
-        If a factor is not a whole number of 1 or more, a block does not fit into the image, or no
-        block is left in the mask.
+        If a factor is not a whole number of 1 or more, a block does not fit into the image, no
+        block is left in the mask, or slices of a block were acquired at different times.
     """
     blocks = factor if isinstance(factor, Blocks) else Blocks.of(factor)
     sizes = blocks.sizes(series.shape)
@@ -293,4 +323,5 @@ def downsample(series: Series, factor: int | Sequence[int] | Blocks) -> Series:
     # The centre of the first block lies (f - 1) / 2 voxels from that of its first voxel.
     affine[:3, 3] += affine[:3, :3] @ [(f - 1) / 2 for f in sizes]
     affine[:3, :3] *= sizes
-    return replace(series, data=blocks.mean(series.data), affine=affine, mask=mask)
+    times = _times(series, _block_times(series, sizes))
+    return replace(series, data=blocks.mean(series.data), affine=affine, mask=mask, **times)

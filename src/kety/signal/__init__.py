@@ -1,7 +1,12 @@
 """From measured signal to what the models fit: enhancement in HU or concentration in mM."""
 
 from kety.signal.baseline import Frames, baseline_frames, enhancing_curve, resolve_frames
-from kety.signal.ct import enhancement
+from kety.signal.ct import (
+    IodineCalibration,
+    enhancement,
+    given_calibration,
+    iodine_calibration,
+)
 from kety.signal.mri import (
     CONVERSION_SENTENCES,
     Concentration,
@@ -11,6 +16,7 @@ from kety.signal.mri import (
     signal_from_concentration,
     t1_from_flip_angles,
 )
+from kety.signal.noise import CTNoise, frame_noise, noise_weights
 from kety.signal.onset import onset_delay
 from kety.signal.spgr import spgr_signal
 from kety.signal.vfa import T1_SENTENCES, T1Status
@@ -18,15 +24,21 @@ from kety.signal.vfa import T1_SENTENCES, T1Status
 __all__ = [
     "CONVERSION_SENTENCES",
     "T1_SENTENCES",
+    "CTNoise",
     "Concentration",
     "ConversionStatus",
     "Frames",
+    "IodineCalibration",
     "T1Map",
     "T1Status",
     "baseline_frames",
     "concentration_from_signal",
     "enhancement",
     "enhancing_curve",
+    "frame_noise",
+    "given_calibration",
+    "iodine_calibration",
+    "noise_weights",
     "onset_delay",
     "resolve_frames",
     "signal_from_concentration",

@@ -107,6 +107,25 @@ def check_sd(sd: float) -> None:
         raise KetyError(f"found a noise standard deviation of {sd}; expected a finite 0 or more")
 
 
+def checked_noise(sd: ArrayLike, frames: int) -> NDArray[np.float64]:
+    """Standard deviation of every frame (T,), of one for all or one for each.
+
+    Raises
+    ------
+    KetyError
+        If there is another number of them, or one is negative or not finite.
+    """
+    given = np.asarray(sd, dtype=np.float64)
+    if given.ndim > 1 or given.size not in (1, frames):
+        raise KetyError(
+            f"found a noise of shape {given.shape} for {frames} frames; give one standard "
+            "deviation for all, or one for each"
+        )
+    for one in given.ravel():
+        check_sd(float(one))
+    return np.broadcast_to(given, (frames,)).astype(np.float64)
+
+
 def kernel(fwhm: float) -> NDArray[np.float32]:
     """Odd Gaussian weights (n,) of unit sum of squares, so that filtering keeps the variance."""
     width = fwhm * SD_PER_FWHM
