@@ -21,6 +21,9 @@ BENCHMARKS = (
     "whole_brain",
     "interpolation",
     "modelfree",
+    "sampling",
+    "masks",
+    "dicom",
     "cli",
 )
 

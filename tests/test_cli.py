@@ -829,7 +829,7 @@ def test_demo(tmp_path: Path) -> None:
     record = json.loads((maps / "fit.json").read_text())
     assert record["simulation"]["noise"] == 3
     study = tmp_path / "demo" / "study"
-    assert {"dce.nii.gz", "aif.csv", "body.nii.gz", "truth_ktrans.nii.gz"} <= {
+    assert {"dce", "aif.csv", "body.dcm", "truth_ktrans.nii.gz"} <= {
         path.name for path in study.iterdir()
     }
 
@@ -875,7 +875,8 @@ def test_info_on_files(ct: Path, ct_maps: tuple[Path, Result], mr: MrStudy, tmp_
     ("name", "content", "phrase"),
     [
         ("none.nii.gz", None, "no such file"),
-        ("a.dcm", "x", "unknown file extension"),
+        ("a.xyz", "x", "unknown file extension"),
+        ("a.dcm", "x", "holds neither DICOM"),
         ("a.nii.gz", "x", "truncated"),
         ("a.csv", "", "empty"),
         ("folder/other.json", "{}", "fit.json"),

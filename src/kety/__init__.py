@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kety.planning import Ranges, cramer_rao, expected_errors
     from kety.profiles import profile
     from kety.propagation import propagate
+    from kety.roi import roi_statistics
     from kety.series import Series
 
 # Loaded on first use, so that `import kety` and `kety --help` answer at once.
@@ -64,6 +65,7 @@ _HOME = {
     "cramer_rao": "kety.planning",
     "expected_errors": "kety.planning",
     "Series": "kety.series",
+    "roi_statistics": "kety.roi",
     "bootstrap": "kety.bootstrapping",
     "profile": "kety.profiles",
     "propagate": "kety.propagation",
@@ -101,6 +103,7 @@ __all__ = [
     "population_input",
     "profile",
     "propagate",
+    "roi_statistics",
     "semiquantitative",
     "simulate_curves",
 ]

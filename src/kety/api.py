@@ -69,8 +69,9 @@ def fit(
     curves : array (..., T)
         Contrast concentration (mM) or enhancement (HU above baseline), in the unit of the input.
         Integers, any strides and Fortran order are accepted.
-    times : (T,) array
-        Frame times, s, strictly increasing, on any grid.
+    times : (T,) array, or (Z, T)
+        Frame times, s, strictly increasing, on any grid; or a row of them for each slice, the
+        curves' last axis but one, where slices have times of their own (`Series.slice_times`).
     aif : InputFunction
         Arterial input; it must cover the frames.
     model : str or Model, or sequence of these
@@ -166,29 +167,29 @@ def fit(
     over voxels, for the bias of smoothing; ``moved`` shows where there is more of it.
     """
     _check_choice("device", device, ("cpu",))
+    given: dict[str, Any] = {
+        "delay": delay,
+        "bounds": bounds,
+        "mask": mask,
+        "weights": weights,
+        "optimizer": optimizer,
+        "discretization": discretization,
+        "joint": joint,
+        "dtype": dtype,
+        "threads": threads,
+        "progress": progress,
+        "fitted": fitted,
+        "baseline": baseline,
+        "autocorrelation": autocorrelation,
+        "portal": portal,
+        "initial": initial,
+    }
+    if np.ndim(times) == 2:
+        from kety.slicewise import fit_slices
+
+        return fit_slices(curves, times, aif, model, select=select, **given)
     if select is not None or (isinstance(model, Sequence) and not isinstance(model, str)):
-        return _chosen_between(
-            curves,
-            times,
-            aif,
-            model,
-            select,
-            delay=delay,
-            bounds=bounds,
-            mask=mask,
-            weights=weights,
-            optimizer=optimizer,
-            discretization=discretization,
-            joint=joint,
-            dtype=dtype,
-            threads=threads,
-            progress=progress,
-            fitted=fitted,
-            baseline=baseline,
-            autocorrelation=autocorrelation,
-            portal=portal,
-            initial=initial,
-        )
+        return _chosen_between(curves, times, aif, model, select, **given)
     together = get_joint(joint)
     choice = get_discretization(discretization)
     options = _chosen_optimizer(optimizer, choice)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, option, quiet, say
+from kety.cli.dicom_defaults import INPUTS, output_name
 from kety.cli.fit import source_of, study_of
 from kety.cli.fit_options import FILE, OUTPUT, study_options
 
@@ -27,23 +28,23 @@ from kety.cli.fit_options import FILE, OUTPUT, study_options
 @debug_option
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Find an artery in SERIES, a 4-D NIfTI file of dynamic contrast-enhanced CT or MRI, or make
-    the input that the options name, and write it to look at: input.csv, which --aif reads,
-    input.html and, of an artery that was found, vessel.nii.gz with the reasons beside it.
+    """Find an artery in SERIES (dynamic contrast-enhanced CT or MRI, as a folder or archive of
+    DICOM or a 4-D NIfTI file), or make the input that the options name, and write it to look at:
+    input.csv, which --aif reads, input.html and, of an artery that was found, vessel.nii.gz with
+    the reasons beside it.
 
     \b
     kety aif ct.nii.gz --modality CT --interval 2.5 && kety fit ct.nii.gz --aif ct_input/input.csv
     """
-    from kety.io import bids
     from kety.io.atomic import output_folder
     from kety.pipeline import check_folder
+    from kety.pipeline.provenance import shown_command
     from kety.pipeline.vessel import CURVE, write_vessel
     from kety.report.input_page import write_input_page
 
-    path: Path = options["series"]
-    if all(options[name] is None for name in ("aif", "population", "aif_mask")):
+    if all(options[name] is None for name in INPUTS):
         options["aif"] = Path("auto")
-    folder = check_folder(options["out"] or Path(f"{bids.stem(path)}_input"))
+    folder = check_folder(options["out"] or output_name(options["series"], "input"))
     tell = quiet if options["quiet"] else say
     with heard_warnings():
         study = study_of(options, source_of(options), tell)
@@ -59,7 +60,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
                 affine=grid.affine,
                 codes=grid.codes,
                 unit=study.unit,
-                record={"command": str(ctx.obj)},
+                record={"command": shown_command(study, str(ctx.obj))},
             )
         page = write_input_page(
             folder / "input.html",

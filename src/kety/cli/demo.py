@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,10 +45,11 @@ SHOWN: Final = ("ktrans", "kep", "ve", "vb", "delay")
 @debug_option
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Simulate perfusion CT of an abdomen with a liver tumour, fit it by the same road as
-    `kety fit`, and print how far the estimates are from the truth.
+    """Simulate perfusion CT of an abdomen with a liver tumour as a scanner exports it, fit the
+    folder of DICOM files as `kety fit` does (artery and body are found in it), and print how far
+    the estimates are from the truth.
 
-    The study goes to FOLDER/study, maps and report.html to FOLDER/maps.
+    The study goes to FOLDER/study, maps (DICOM Parametric Maps) and report.html to FOLDER/maps.
     """
     with heard_warnings() as heard:
         run(ctx, heard, options)
@@ -65,16 +67,15 @@ def run(ctx: click.Context, heard: list[str], options: dict[str, Any]) -> None:
         write_outcome,
         write_phantom,
     )
-    from kety.pipeline.phantom import BODY, INPUT, SERIES
+    from kety.pipeline.phantom import SERIES
 
     started = time.perf_counter()
     out = check_folder(options["out"])
-    phantom, settings = make_phantom(options)
+    phantom, settings = make_phantom(options, dicom=True)
     record = {"command": ctx.obj, **settings}
-    folder = write_phantom(phantom, out / "study", record=record, tell=say)
-    study = read_study(
-        folder / SERIES, InputSource(table=folder / INPUT), mask=folder / BODY, tell=say
-    )
+    scan = write_phantom(phantom, out / "study", dicom=True, record=record, tell=say) / SERIES
+    say("by hand", f"kety fit {shlex.quote(str(scan))} --mask body")
+    study = read_study(scan, InputSource(auto=True), mask="body", tell=say)
     maps = estimate(study, threads=options["threads"], dtype=options["dtype"], tell=say)
     regions = {
         tissue.name: phantom.mask(tissue.name)

@@ -10,7 +10,8 @@ import click
 
 from kety.cli.certainty_options import certainty_of
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, quiet, say, say_maps
-from kety.cli.fit_options import fit_options
+from kety.cli.dicom_defaults import named_input, output_name
+from kety.cli.fit_options import FORMATS, fit_options
 from kety.cli.joint_options import joint_of
 from kety.cli.model_options import portal_of
 from kety.cli.solver_options import discretization_of, optimizer_of
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
 @debug_option
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Fit a tracer-kinetic model to every voxel of SERIES, a 4-D NIfTI file of dynamic
-    contrast-enhanced CT or MRI.
+    """Fit a tracer-kinetic model to every voxel of SERIES: dynamic contrast-enhanced CT or MRI as
+    a folder or archive of DICOM, or as a 4-D NIfTI file.
 
     Writes a map and its standard error for each parameter, a status for every voxel, fit.json and
-    report.html. Ctrl-C keeps what is finished.
+    report.html. Of DICOM the maps are DICOM too, and without an input that is named an artery is
+    sought in the series. Ctrl-C keeps what is finished.
 
     \b
+    kety fit perfusion_ct/
     kety fit ct.nii.gz --modality CT --times times.csv --aif aif.csv --out maps
     kety fit mr.nii.gz --modality MR --population parker --vfa vfa.nii.gz --vfa-angles 2,10,20
     """
@@ -45,15 +48,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
     """Check what can be checked at once, then read, fit and write."""
-    from kety.io import bids
     from kety.pipeline import check_folder, estimate, provenance, write_outcome
 
     model, certainty = models_of(options), certainty_of(options)
     optimizer, discretization = optimizer_of(options), discretization_of(options)
     joint = joint_of(options)
-    path: Path = options["series"]
-    folder = check_folder(options["out"] or Path(f"{bids.stem(path)}_maps"))
     tell = quiet if options["quiet"] else say
+    folder = check_folder(options["out"] or output_name(options["series"], "maps"))
+    options = named_input(options, tell)
     study = study_of(options, source_of(options), tell, portal_of(options))
     roi = None if options["roi"] is None else study.read_mask(options["roi"])
     record = provenance(study, command=str(ctx.obj))
@@ -94,6 +96,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         title=options["title"],
         roi=roi,
         notices=heard,
+        formats=FORMATS.get(options["format"]),
         tell=tell,
     )
     if interrupted:
@@ -148,6 +151,7 @@ def study_of(
         options["series"],
         source,
         conversion_of(options),
+        which=options["which"],
         times=times,
         modality=options["modality"],
         quantity=options["quantity"],
@@ -155,6 +159,7 @@ def study_of(
         crop=options["crop"],
         downsample=options["downsample"],
         denoise=options["denoise"],
+        frame_noise=options.get("frame_noise"),
         portal=portal,
         tell=tell,
     )
@@ -192,6 +197,7 @@ def conversion_of(options: dict[str, Any]) -> Any:
     """The conversion of the signal that the options describe."""
     from kety.pipeline import Conversion
 
+    calibration = options["iodine_calibration"]
     return Conversion(
         baseline=options["baseline_frames"],
         flip_angle=options["flip_angle"],
@@ -203,4 +209,5 @@ def conversion_of(options: dict[str, Any]) -> Any:
         vfa_method=options["vfa_method"],
         vfa_repetition_time=options["vfa_tr"],
         b1=options["b1"],
+        iodine=options["iodine"] if calibration is None else calibration,
     )

@@ -20,6 +20,8 @@ MR: Final = "From MR signal to concentration"
 MODEL: Final = "Model and fit"
 OUTPUT: Final = "Output"
 FILE: Final = click.Path(path_type=Path)
+FORMATS: Final = {"nifti": ("nifti",), "dicom": ("dicom",), "both": ("nifti", "dicom")}
+"""What ``--format`` says to the formats of maps."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -54,6 +56,15 @@ def _added(function: Function, options: Sequence[Callable[[Any], Any]]) -> Funct
         function = add(function)
     return function
 
+
+WHICH: Final = option(
+    SERIES,
+    "--series",
+    "which",
+    metavar="N|UID|TEXT",
+    help="Which series of a DICOM folder or archive: its number in `kety info FOLDER`, its UID, or "
+    "a part of its description. [default: the only dynamic one]",
+)
 
 _STUDY: Final = (
     option(
@@ -111,7 +122,7 @@ _STUDY: Final = (
     option(
         INPUT,
         "--aif-unit",
-        type=click.Choice(["HU", "mM", "any"]),
+        type=click.Choice(["HU", "mM", "mg/mL", "any"]),
         help="Unit of the CSV file's values; 'any' allows one that differs from the tissue's. "
         "[default: from its header]",
     ),
@@ -179,11 +190,12 @@ _STUDY: Final = (
         default="cubic",
         help="How the input runs between its samples.",
     ),
+    WHICH,
     option(
         SERIES,
         "--modality",
         type=click.Choice(["CT", "MR"]),
-        help="What made the series. [default: from the JSON sidecar]",
+        help="What made the series. [default: from the JSON sidecar or DICOM header]",
     ),
     option(
         SERIES,
@@ -198,7 +210,7 @@ _STUDY: Final = (
         type=FILE,
         metavar="CSV",
         help="Frame times, one a line or in a column such as time_s. [default: from the sidecar or "
-        "header]",
+        "headers]",
     ),
     option(
         SERIES,
@@ -211,8 +223,10 @@ _STUDY: Final = (
         SERIES,
         "--mask",
         type=FILE,
-        metavar="IMAGE",
-        help="Fit the voxels that are not 0 here. [default: all that enhance]",
+        metavar="IMAGE|KIND",
+        help="Fit the voxels that are not 0 here, or in a DICOM Segmentation or structure set "
+        "(FILE.dcm:REGION), or make the mask from the series: body, tissue (body without air and "
+        "bone), bone or enhancing (`kety mask`). [default: all that enhance]",
     ),
     option(
         SERIES,
@@ -241,6 +255,20 @@ _STUDY: Final = (
         metavar="N|A-B",
         help="Frames before contrast agent: the first n, or a to b counted from 0. [default: found "
         "from the input's arrival]",
+    ),
+    option(
+        SERIES,
+        "--iodine",
+        is_flag=True,
+        help="Of CT: curves, input and areas in mg/mL of iodine, by the header's tube voltage; "
+        "rates and volumes stay as they are.",
+    ),
+    option(
+        SERIES,
+        "--iodine-calibration",
+        type=float,
+        metavar="HU",
+        help="The scanner's own: HU that 1 mg/mL of iodine adds; implies --iodine.",
     ),
     option(
         MR,
@@ -335,6 +363,14 @@ _FIT: Final = (
     ),
     option(
         MODEL,
+        "--frame-noise",
+        type=FILE,
+        metavar="auto|FILE",
+        help="Weight frames by their noise, where phases differ in dose: auto measures it in the "
+        "series, or a file with a standard deviation for every frame. [default: all count alike]",
+    ),
+    option(
+        MODEL,
         "--bounds",
         type=bounds,
         metavar="NAME=LOWER:UPPER",
@@ -372,6 +408,14 @@ _FIT: Final = (
 )
 
 _OUTPUT: Final = (
+    option(
+        OUTPUT,
+        "--format",
+        type=click.Choice(list(FORMATS)),
+        help="How to write the maps: as DICOM Parametric Maps that belong to the study of the "
+        "series, as NIfTI, or as both; fitted curves are always NIfTI. [default: dicom of a DICOM "
+        "series, else nifti]",
+    ),
     option(OUTPUT, "--report/--no-report", default=True, help="Write report.html beside the maps."),
     option(OUTPUT, "--title", default="", help="Heading of the report. [default: the file's name]"),
     option(

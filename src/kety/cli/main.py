@@ -20,11 +20,14 @@ COMMANDS: Final[Mapping[str, str]] = {
     "fit": "kety.cli.fit",
     "aif": "kety.cli.aif",
     "maps": "kety.cli.maps",
+    "mask": "kety.cli.mask",
+    "roi": "kety.cli.roi",
     "compare": "kety.cli.compare",
     "demo": "kety.cli.demo",
     "simulate": "kety.cli.simulate",
     "protocol": "kety.cli.protocol",
     "reproduce": "kety.cli.reproduce",
+    "convert": "kety.cli.convert",
     "info": "kety.cli.info",
 }
 """Name to module, whose ``command`` it is."""

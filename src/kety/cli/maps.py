@@ -18,8 +18,9 @@ from kety.cli.common import (
     say,
     say_maps,
 )
+from kety.cli.dicom_defaults import named_input, output_name
 from kety.cli.fit import source_of, study_of
-from kety.cli.fit_options import INPUT, output_options, study_options
+from kety.cli.fit_options import FORMATS, INPUT, output_options, study_options
 
 CURVES: Final = "Description of the curves"
 DECONVOLUTION: Final = "Deconvolution"
@@ -101,8 +102,8 @@ DECONVOLUTION: Final = "Deconvolution"
 @debug_option
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Describe every voxel's curve of SERIES without a model of the tissue: peak, time to peak,
-    maximum slope, arrival, initial areas, washout.
+    """Describe every voxel's curve of SERIES, given as for `kety fit`, without a model of the
+    tissue: peak, time to peak, maximum slope, arrival, initial areas, washout.
 
     With an arterial input also flow by the maximum slope method and, with --deconvolve, flow,
     volume, mean transit time and Tmax.
@@ -118,11 +119,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
     """Check what can be checked at once, then read, estimate and write."""
     from kety.errors import KetyError
-    from kety.io import bids
     from kety.pipeline import check_folder, describe, provenance, write_outcome
 
     method = options["deconvolve"]
-    source = source_of(options) if _names_input(ctx) else None
+    tell = quiet if options["quiet"] else say
+    if method is not None:
+        options = named_input(options, tell)
+    named = _names_input(ctx) or options["aif"] is not None
+    source = source_of(options) if named else None
     if method is None:
         for name in ("threshold", "oscillation_limit"):
             if options[name] is not None:
@@ -130,9 +134,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
                 raise KetyError(f"--{words} is of a deconvolution; give --deconvolve METHOD too")
     elif source is None:
         raise KetyError("an arterial input is needed for --deconvolve")
-    path: Path = options["series"]
-    folder = check_folder(options["out"] or Path(f"{bids.stem(path)}_modelfree"))
-    tell = quiet if options["quiet"] else say
+    folder = check_folder(options["out"] or output_name(options["series"], "modelfree"))
     study = study_of(options, source, tell)
     roi = None if options["roi"] is None else study.read_mask(options["roi"])
     record = provenance(study, command=str(ctx.obj))
@@ -160,6 +162,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         title=options["title"],
         roi=roi,
         notices=heard,
+        formats=FORMATS.get(options["format"]),
         tell=tell,
     )
 

@@ -8,8 +8,9 @@ from kety.pipeline.arterial import InputSource
 from kety.pipeline.certainty import Certainty
 from kety.pipeline.conversion import RELAXIVITY, Conversion
 from kety.pipeline.modelfree import describe
-from kety.pipeline.outcome import Written, check_folder, estimate, provenance, write_outcome
+from kety.pipeline.outcome import Written, check_folder, estimate, write_outcome
 from kety.pipeline.phantom import Agreement, TruthRow, against_truth, write_phantom
+from kety.pipeline.provenance import provenance
 from kety.pipeline.study import QUANTITIES, Study, read_study
 
 __all__ = [

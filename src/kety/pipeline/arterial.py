@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,13 +16,17 @@ from kety.errors import KetyError
 
 if TYPE_CHECKING:
     from kety.inputs import InputFunction
+    from kety.series import Series
+    from kety.signal import IodineCalibration
 
 PathLike = str | os.PathLike[str]
 
-UNITS: Final[tuple[str, ...]] = ("HU", "mM", "any")
-_UNIT_WORDS: Final[dict[str, str]] = {"hu": "HU", "mm": "mM", "mmol": "mM"}
+UNITS: Final[tuple[str, ...]] = ("HU", "mM", "mg/mL", "any")
+_UNIT_WORDS: Final[dict[str, str]] = {"hu": "HU", "mm": "mM", "mmol": "mM", "mg": "mg/mL"}
 _MARGIN: Final = 15.0
 """How long a population input goes on after the last frame (s), for tissue that precedes it."""
+APART: Final = 0.1
+"""Share by which areas may differ between groups of slices before a merged input is warned of."""
 _KINDS: Final[tuple[str, ...]] = ("table", "population", "mask", "auto")
 _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "column": ("table",),
@@ -60,8 +64,8 @@ class InputSource:
         Of a table: its column, ``"blood"`` or ``"plasma"``, and ``"s"``, ``"min"`` or ``"ms"``,
         where the header does not say.
     unit
-        ``"HU"`` or ``"mM"`` where a table's header does not say; ``"any"`` allows an input in
-        another unit than the series', whose rates and volumes are then relative.
+        ``"HU"``, ``"mM"`` or ``"mg/mL"`` (iodine) where a table's header does not say; ``"any"``
+        allows an input in another unit than the series', whose rates and volumes are then relative.
     delay
         Of a population input: arrival of the bolus in s. None: when the first tissue enhances.
     dose
@@ -144,8 +148,12 @@ def _uses(name: str) -> tuple[str, ...]:
     return _ONLY_FOR.get(name, _KINDS)
 
 
-def read_table_input(source: InputSource, unit: str) -> InputFunction:
+def read_table_input(
+    source: InputSource, unit: str, calibration: IodineCalibration | None = None
+) -> InputFunction:
     """Read the table of a source for a series in that unit (``"HU"`` or ``"mM"``).
+
+    With a calibration one in mg/mL of iodine serves a series in HU.
 
     Raises
     ------
@@ -170,11 +178,14 @@ def read_table_input(source: InputSource, unit: str) -> InputFunction:
             f"{table.name}: column '{column}' does not name its unit and was taken to be in {unit}",
             stacklevel=2,
         )
-    elif source.unit in ("HU", "mM") and found not in (None, source.unit):
+    elif source.unit in ("HU", "mM", "mg/mL") and found not in (None, source.unit):
         raise KetyError(
             f"{table.name}: column '{column}' is in {found}, but the unit {source.unit} was given"
         )
-    check_unit(source, source.unit or found or unit, unit, table.name)
+    given = source.unit or found or unit
+    if calibration is not None and (given, unit) == ("mg/mL", "HU"):
+        return replace(aif, concentration=aif.concentration * calibration.hu_per_mg_ml)
+    check_unit(source, given, unit, table.name)
     return aif
 
 
@@ -211,17 +222,82 @@ def population(source: InputSource, times: NDArray[np.float64], delay: float) ->
     )
 
 
-def mask_input(
-    source: InputSource, curves: NDArray[Any], times: NDArray[np.float64], words: str
-) -> InputFunction:
-    """Average the curves (V, T) of a vessel's voxels, in mM or HU above baseline."""
-    from kety.inputs import InputFunction
+def vessel_curve(
+    curves: NDArray[Any], vessel: NDArray[np.bool_], series: Series
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times and mean (n,) of the curves (V, T) of a vessel's voxels, in the order of the mask.
 
-    return InputFunction.from_mask(
+    Voxels of slices with times of their own add samples at these.
+    """
+    from kety.inputs.merging import grouped, merged
+
+    values = np.asarray(curves, dtype=np.float64)
+    if series.slice_times is None:
+        return series.times, values.mean(axis=0)
+    return merged(grouped(values, _own_times(vessel, series)))
+
+
+def _own_times(vessel: NDArray[np.bool_], series: Series) -> NDArray[np.float64]:
+    """Times (V, T) of a mask's voxels."""
+    assert series.slice_times is not None
+    return np.asarray(series.slice_times[np.nonzero(vessel)[2]])
+
+
+def mask_input(
+    source: InputSource,
+    curves: NDArray[Any],
+    vessel: NDArray[np.bool_],
+    series: Series,
+    words: str,
+) -> InputFunction:
+    """Average the curves (V, T) of a vessel's voxels, in mM or HU above baseline.
+
+    Where slices have times of their own the curve has samples at all of these. It reaches as far as
+    the series does: its last value is held where other slices were acquired later.
+
+    Raises
+    ------
+    KetyError
+        As `kety.InputFunction.from_mask`, and for frames to choose among merged samples.
+    """
+    from kety.inputs import InputFunction
+    from kety.inputs.merging import disagreement, grouped
+
+    name = f"mean of {len(curves):,} voxels {words}"
+    times = series.times if series.slice_times is None else _own_times(vessel, series)
+    aif = InputFunction.from_mask(
         curves,
         times,
         np.ones(len(curves), dtype=np.bool_),
         hematocrit=source.hematocrit,
         interpolation=source.interpolation,
-        name=f"mean of {len(curves):,} voxels {words}",
+        name=name,
     )
+    if series.slice_times is None:
+        return aif
+    known = np.isfinite(curves).all(axis=1)
+    groups = grouped(np.asarray(curves[known], dtype=np.float64), times[known])
+    if len(groups) > 1:
+        if source.frames is not None or source.without is not None:
+            raise KetyError(
+                f"the input's voxels lie in slices of {len(groups)} different times, whose samples "
+                "are merged, so frames of it cannot be chosen; give voxels of slices that were "
+                "acquired together, or leave the frames out"
+            )
+        apart = disagreement(groups)
+        if apart > APART:
+            warnings.warn(
+                f"the area under the artery's curve differs by {100 * apart:.0f} % between slices "
+                "that were acquired at different times, which makes the merged input uneven; give "
+                "voxels in the middle of the vessel, or of slices that were acquired together",
+                stacklevel=2,
+            )
+        aif = replace(aif, name=f"{name}, {aif.times.size} samples of {len(groups)} times")
+    end = float(series.slice_times.max())
+    if aif.times[-1] < end:
+        aif = replace(
+            aif,
+            times=np.append(aif.times, end),
+            concentration=np.append(aif.concentration, aif.concentration[-1]),
+        )
+    return aif

@@ -63,6 +63,11 @@ class Certainty:
                 refuse(model, refused, what)
         if self.profile is not None:
             check(self.profile, model, refused)
+        if self.uncertain is not None and study.series.slice_times is not None:
+            raise KetyError(
+                "propagation of uncertainty is of slices that were acquired together, but these "
+                "have times of their own; crop to slices of one time, or leave it out"
+            )
         if self.uncertain is not None:
             from kety.propagation import check as check_propagated
 
@@ -113,6 +118,8 @@ def add_certainty(
 
     ``options`` are those of the fit; ``region`` is what propagated errors are summarised over.
     """
+    if study.series.slice_times is not None:
+        return _by_slice(study, maps, certainty, options, progress=progress, tell=tell)
     times, aif = study.series.times, study.aif
     settings: dict[str, Any] = {k: v for k, v in options.items() if k not in ("joint", "select")}
     settings["progress"] = progress
@@ -153,3 +160,41 @@ def add_certainty(
         words = f"{certainty.uncertain.in_words()}: {count(certainty.draws, 'draw')}"
         tell("uncertain", f"{words} in {time.perf_counter() - started:.2f} s")
     return maps
+
+
+def _by_slice(
+    study: Study,
+    maps: xarray.Dataset,
+    certainty: Certainty,
+    options: Mapping[str, Any],
+    *,
+    progress: bool,
+    tell: Tell,
+) -> xarray.Dataset:
+    """As `add_certainty`, for slices with times of their own: each group by itself."""
+    from kety.slices import Slices
+    from kety.slicewise import by_slice
+
+    lines: dict[str, int] = {}
+
+    def one(curves: NDArray[Any], mask: NDArray[np.bool_] | None, slices: Slices) -> xarray.Dataset:
+        series = replace(
+            study.series,
+            data=study.series.data[slices.key(1)],
+            times=slices.times,
+            mask=mask,
+            slice_times=None,
+        )
+        part = replace(study, series=series, curves=curves)
+        own = {**options, "mask": mask}
+        return add_certainty(
+            part, maps.isel(z=slices.index), certainty, own, progress=progress, tell=hear
+        )
+
+    def hear(label: str, text: str) -> None:
+        lines[label] = lines.get(label, 0) + 1
+
+    joined = by_slice(one, study.curves, study.times, study.series.mask)
+    for label, groups in lines.items():
+        tell(label, f"of the fitted voxels, in {count(groups, 'group')} of slices")
+    return joined

@@ -17,7 +17,7 @@ from kety.pipeline.telling import Tell, count
 
 if TYPE_CHECKING:
     from kety.series import Series
-    from kety.signal import Frames
+    from kety.signal import Frames, IodineCalibration
 
 PathLike = str | os.PathLike[str]
 
@@ -50,6 +50,9 @@ class Conversion:
         TR of these images, s; None: from their sidecar, else as of the series.
     b1
         Ratio of the actual to the nominal flip angle, a number or an image; None for 1.
+    iodine
+        Of CT: True for mg/mL of iodine in place of HU, by the tube voltage
+        (`kety.signal.iodine_calibration`); a number for a scanner's own calibration, HU per mg/mL.
     """
 
     baseline: Frames | None = None
@@ -62,16 +65,19 @@ class Conversion:
     vfa_method: Literal["nonlinear", "linear"] | None = None
     vfa_repetition_time: float | None = None
     b1: float | PathLike | None = None
+    iodine: bool | float = False
 
     def check(self, quantity: str) -> None:
         """Refuse what does not apply to a series of that quantity, and T1 from two sources."""
-        names = [name for name in vars(self) if name != "baseline"]
+        names = [name for name in vars(self) if name not in ("baseline", "iodine")]
         given = [name for name in names if getattr(self, name) not in (None, (), [])]
         if quantity != "signal" and given:
             raise KetyError(
                 f"the series holds {quantity}, but {', '.join(given)} would convert an MR signal; "
                 "leave out what does not apply"
             )
+        if self.iodine and quantity not in ("hu", "enhancement"):
+            raise KetyError(f"iodine is told by CT numbers, but the series holds {quantity}")
         if quantity in ("enhancement", "concentration") and self.baseline is not None:
             raise KetyError(
                 f"the series holds {quantity}, whose baseline is 0 already; leave the baseline "
@@ -82,6 +88,27 @@ class Conversion:
         for name in ("vfa_angles", "vfa_method", "vfa_repetition_time"):
             if name in given and not self.vfa:
                 raise KetyError(f"{name} is given, but no images of several flip angles (vfa)")
+
+    def calibration(self, series: Series) -> IodineCalibration | None:
+        """What iodine adds to the CT numbers of a series; None where that is not asked for.
+
+        Raises
+        ------
+        KetyError
+            If the tube voltage is needed and not known, or beyond what is tabulated.
+        """
+        from kety.signal import given_calibration, iodine_calibration
+
+        if self.iodine is False:
+            return None
+        if self.iodine is not True:
+            return given_calibration(self.iodine)
+        if "kvp" not in series.acquisition:
+            raise KetyError(
+                f"{series.source}: the tube voltage is needed for mg/mL of iodine and is not in "
+                "the header or sidecar (KVP); give the calibration, in HU per mg/mL"
+            )
+        return iodine_calibration(series.acquisition["kvp"])
 
 
 @dataclass(frozen=True)

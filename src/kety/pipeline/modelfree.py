@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kety.errors import KetyError
+from kety.pipeline.arrival import all_times, first_rise
 from kety.pipeline.telling import Tell, count, silent
 
 if TYPE_CHECKING:
@@ -57,25 +60,34 @@ def describe(
 
     series = study.series
     started = time.perf_counter()
-    shared: dict[str, Any] = {
-        "mask": series.mask,
-        "baseline": study.baseline,
-        "dtype": dtype,
-    }
-    maps = semiquantitative(
-        study.curves,
-        series.times,
-        aif=study.arterial,
-        arrival=arrival,
-        areas=areas,
-        window=window,
-        late=late,
-        **shared,
-    )
-    if method is not None:
+    if series.slice_times is not None:
+        # One arrival for all slices, and one moment from which on is late.
+        if arrival == "auto":
+            arrival = _arrival(study)
+        if late is None and not isinstance(arrival, str):
+            late = arrival + 0.5 * (float(series.times[-1]) - arrival)
+
+    def describe_some(
+        curves: NDArray[Any], mask: NDArray[np.bool_] | None, times: NDArray[np.float64]
+    ) -> xarray.Dataset:
+        shared: dict[str, Any] = {"mask": mask, "baseline": study.baseline, "dtype": dtype}
+        maps = semiquantitative(
+            curves,
+            times,
+            aif=study.arterial,
+            arrival=arrival,
+            areas=areas,
+            window=window,
+            late=late,
+            **shared,
+        )
+        # From the first frame of the series, which is not that of every slice.
+        maps["bat"].values[...] += maps["bat"].dtype.type(times[0] - series.times[0])
+        if method is None:
+            return maps
         more = deconvolve(
-            study.curves,
-            series.times,
+            curves,
+            times,
             study.aif,
             method=method,
             threshold=threshold,
@@ -88,6 +100,19 @@ def describe(
         # The status of the deconvolution knows all that the other does.
         maps = maps.assign(more.data_vars)
         maps.attrs |= {**more.attrs, "method": both}
+        return maps
+
+    if series.slice_times is None:
+        maps = describe_some(study.curves, series.mask, series.times)
+    else:
+        from kety.slicewise import by_slice
+
+        maps = by_slice(
+            lambda curves, mask, slices: describe_some(curves, mask, slices.times),
+            study.curves,
+            series.slice_times,
+            series.mask,
+        )
     elapsed = time.perf_counter() - started
     for one in maps.data_vars.values():
         one.attrs["units"] = str(one.attrs["units"]).replace(_UNIT, study.unit)
@@ -113,6 +138,21 @@ def describe(
         f"{maps.attrs['method']})",
     )
     return maps
+
+
+def _arrival(study: Study) -> float:
+    """When the input rises or, without one, the strongest curves of the earliest slices (s)."""
+    from kety.signal import baseline_frames
+
+    try:
+        if study.arterial is None:
+            return first_rise(study.curves, study.series)[0]
+        times = all_times(study.series)
+        return float(times[baseline_frames(study.arterial(times), times)[-1]])
+    except KetyError as error:
+        raise KetyError(
+            f"the arrival of the bolus was not found: {error}; or give arrival in s"
+        ) from error
 
 
 def _counts(maps: xarray.Dataset) -> dict[str, int]:

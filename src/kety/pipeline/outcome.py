@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.joint_words import concerns, told
 from kety.pipeline.certainty import Certainty, add_certainty
+from kety.pipeline.provenance import shown
 from kety.pipeline.telling import Tell, count, silent
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from kety.fitting.discretize import Discretization
     from kety.fitting.optimizers import Optimizer, VarProLM
-    from kety.inputs import InputFunction
     from kety.joint.options import Joint
     from kety.pipeline.study import Study
 
@@ -115,7 +113,8 @@ def estimate(
         "delay": delay,
         "bounds": bounds,
         "mask": study.series.mask,
-        "baseline": study.unit == "HU" if baseline is None else baseline,
+        "weights": study.weights,
+        "baseline": study.unit != "mM" if baseline is None else baseline,
         "optimizer": optimizer,
         "discretization": discretization,
         "joint": together,
@@ -129,7 +128,7 @@ def estimate(
         certainty.check(study, model, options)
     maps = fit(
         study.curves,
-        study.series.times,
+        study.times,
         study.aif,
         model,
         progress=progress,
@@ -227,54 +226,6 @@ def status_counts(maps: xarray.Dataset) -> dict[str, int]:
     return {status.meaning: int(counts[status]) for status in Status if counts[status]}
 
 
-def provenance(
-    study: Study,
-    *,
-    command: str = "",
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What a record of the fit needs beside the maps' own attributes: command, inputs, conversion.
-
-    Parameters
-    ----------
-    study
-        Its files are hashed.
-    command
-        Command line, if there is one.
-    options
-        Whatever else determined the result.
-    """
-    aif = study.arterial
-    return {
-        **({"command": command} if command else {}),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "inputs": {
-            role: [{"file": path.name, "sha256": sha256(path)} for path in paths]
-            for role, paths in study.files.items()
-        },
-        **({} if aif is None else {"input_function": _input_record(aif)}),
-        "curve_unit": study.unit,
-        **study.facts,
-        **(options or {}),
-    }
-
-
-def _input_record(aif: InputFunction) -> dict[str, Any]:
-    return {
-        "name": aif.name,
-        "site": aif.site,
-        "hematocrit": aif.hematocrit,
-        "interpolation": aif.interpolation,
-        "sha256": aif.fingerprint(),
-    }
-
-
-def sha256(path: PathLike) -> str:
-    """Hex digest of a file's content."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def write_outcome(
     study: Study,
     maps: xarray.Dataset,
@@ -287,6 +238,7 @@ def write_outcome(
     truth: Mapping[str, ArrayLike] | None = None,
     regions: Mapping[str, ArrayLike] | None = None,
     notices: Sequence[str] = (),
+    formats: Sequence[str] | None = None,
     tell: Tell = silent,
 ) -> Written:
     """Write maps, ``fit.json`` and ``report.html`` into a folder, which is made.
@@ -298,7 +250,7 @@ def write_outcome(
     folder
         Files of the same name are replaced, others left alone.
     record
-        Provenance, see `provenance`.
+        Provenance, see `kety.pipeline.provenance`.
     report
         Whether to write the report.
     title
@@ -307,6 +259,9 @@ def write_outcome(
         For the report, see `kety.report.write_report`.
     notices
         Warnings that the report and ``fit.json`` repeat.
+    formats
+        Of the maps, see `kety.io.write_maps`; None for DICOM Parametric Maps of a series that came
+        from DICOM, and NIfTI of others. The former belong to the series' study.
 
     Raises
     ------
@@ -317,6 +272,14 @@ def write_outcome(
 
     series = study.series
     folder = Path(folder)
+    notices = [shown(study, notice) for notice in notices]
+    if formats is None:
+        formats = ("nifti",) if study.dicom is None else ("dicom",)
+    images = None
+    if study.dicom is not None and "dicom" in formats:
+        from kety.io.dicom import source_headers
+
+        images = source_headers(*study.dicom)
     written = write_maps(
         _with_t1(study, maps),
         folder,
@@ -326,6 +289,9 @@ def write_outcome(
         times=series.times,
         provenance={**_written_out(maps.attrs), **record, "warnings": list(notices)},
         threads=int(maps.attrs["threads"]),
+        format=formats,
+        images=images,
+        series=None if study.dicom is not None else next(iter(study.files.get("series", ())), None),
     )
     tell("maps", f"{count(len(written), 'image')} and fit.json in {folder}{os.sep}")
     if study.vessel is not None:
@@ -345,6 +311,7 @@ def write_outcome(
             maps=maps,
             curves=study.curves,
             times=series.times,
+            slice_times=series.slice_times,
             aif=study.arterial,
             portal=study.portal,
             title=title or series.source,

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-SERIES: Final = "dce.nii.gz"
+SERIES: Final = "dce"
+"""Of the series: a folder of DICOM files or, with the extension, a NIfTI file."""
 INPUT: Final = "aif.csv"
-BODY: Final = "body.nii.gz"
-TUMOUR: Final = "tumour.nii.gz"
+NIFTI: Final = ".nii.gz"
 MODEL: Final = "extended_tofts"
 """The model that every tissue of the phantom follows."""
 
@@ -33,6 +33,7 @@ def write_phantom(
     phantom: Phantom,
     folder: PathLike,
     *,
+    dicom: bool = False,
     record: Mapping[str, Any] | None = None,
     tell: Tell = silent,
 ) -> Path:
@@ -46,6 +47,9 @@ def write_phantom(
         Made if it does not exist. It gets ``dce.nii.gz`` (with the frame times in its sidecar),
         ``aif.csv`` (blood, HU above baseline), the masks ``body``, ``aorta`` and ``tumour``,
         ``labels`` (their names in the sidecar), ``truth_<parameter>`` and ``simulation.json``.
+    dicom
+        Write the series as the DICOM files of a scanner, in the folder ``dce``, and the masks as
+        Segmentations (``body.dcm`` and so on), whose identifiers alone differ every time.
     record
         How it was made, for ``simulation.json``.
 
@@ -58,7 +62,7 @@ def write_phantom(
     OutputError
         If something cannot be written.
     """
-    from kety.io import write_series, write_volume
+    from kety.io import write_mask, write_series, write_volume
     from kety.io.atomic import Batch, output_folder
     from kety.io.bids import generated_by
     from kety.models import Derived, Parameter, get_model
@@ -66,17 +70,26 @@ def write_phantom(
 
     model = get_model(MODEL)
     folder = output_folder(folder)
+    if dicom:
+        from kety.io.dicom import source_headers
+        from kety.io.dicom.scanner import write_ct_series
+
+        write_ct_series(phantom.series, folder / SERIES)
+        images, extension = source_headers(folder / SERIES), ".dcm"
+    else:
+        write_series(phantom.series, folder / f"{SERIES}{NIFTI}")
+        images, extension = None, NIFTI
     affine = phantom.series.affine
 
     def save(name: str, data: NDArray[Any], **sidecar: Any) -> None:
-        write_volume(Volume(data, affine, name, sidecar=sidecar), folder / f"{name}.nii.gz")
+        write_volume(Volume(data, affine, name, sidecar=sidecar), folder / f"{name}{NIFTI}")
 
-    write_series(phantom.series, folder / SERIES)
+    masks = {"body": phantom.body, "aorta": phantom.mask("aorta"), "tumour": phantom.roi}
+    for name, mask in masks.items():
+        path = folder / f"{name}{extension}"
+        write_mask(mask, path, affine=affine, images=images, label=name)
     with Batch() as batch:
         batch.write(folder / INPUT, _input_table(phantom).encode())
-    save("body", phantom.body.astype(np.uint8))
-    save("aorta", phantom.mask("aorta").astype(np.uint8))
-    save("tumour", phantom.roi.astype(np.uint8))
     save("labels", phantom.labels, Levels=phantom.label_names)
     quantities: tuple[Parameter | Derived, ...] = (*model.parameters, *model.derived)
     for quantity in quantities:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from kety.pipeline.telling import Tell, count
 if TYPE_CHECKING:
     from kety.preprocess import Blocks, Box
     from kety.series import Series
+    from kety.signal import Frames
 
 
 @dataclass(frozen=True)
@@ -176,3 +179,106 @@ def described(series: Series) -> str:
     size = " × ".join(f"{s:.3g}" for s in np.linalg.norm(series.affine[:3, :3], axis=0))
     inside = "" if series.mask is None else f", {count(int(series.mask.sum()), 'voxel')} in mask"
     return f"{shape} voxels of {size} mm{inside}"
+
+
+def kind_of(mask: str | os.PathLike[str] | None) -> str | None:
+    """The kind of mask that is to be made from the series; None where a file is named, or none.
+
+    Raises
+    ------
+    KetyError
+        If it is neither a kind nor a file, nor named like one.
+    """
+    from kety.preprocess import KINDS
+
+    if mask is None:
+        return None
+    name = os.fspath(mask)
+    if name in KINDS:
+        return name
+    if not Path(name).exists() and "." not in name:
+        raise KetyError(
+            f"unknown mask {name!r}: there is no such file, and the kinds of mask that are made "
+            f"from the series are {', '.join(KINDS)}"
+        )
+    return None
+
+
+def made_mask(
+    series: Series, kind: str, quantity: str, baseline: Frames | None
+) -> NDArray[np.bool_]:
+    """A mask of one of `kety.preprocess.KINDS` from a series of CT numbers or MR signal.
+
+    Raises
+    ------
+    KetyError
+        If the series holds something else, and as `kety.preprocess.make_mask`.
+    """
+    from kety.preprocess import make_mask
+
+    if quantity not in ("hu", "signal"):
+        raise KetyError(
+            f"{series.source}: a mask of {kind} is made from CT numbers or MR signal, but the "
+            f"series holds {quantity}; give a mask file"
+        )
+    return make_mask(series, kind, baseline=baseline)
+
+
+def weights_of(
+    noise: str | os.PathLike[str] | None,
+    curves: NDArray[Any],
+    series: Series,
+    unit: str,
+    facts: dict[str, Any],
+    tell: Tell,
+) -> NDArray[np.float64] | None:
+    """Weights (T,) of the frames by their noise, measured (``"auto"``) or from a file.
+
+    Raises
+    ------
+    KetyError
+        As `kety.signal.frame_noise`, and for a file without one positive number for every frame.
+    """
+    if noise is None:
+        return None
+    from kety.signal import frame_noise, noise_weights
+
+    if str(noise) == "auto":
+        # Air has noise of its own, and most of the voxels that do not enhance are air.
+        inside = None
+        if facts["quantity"] == "hu":
+            from kety.preprocess import air_mask
+
+            inside = ~air_mask(np.asarray(series.data[..., 0]))
+        sd, words = frame_noise(curves, series.times, inside), "measured in the series"
+    else:
+        sd, words = _read_noise(Path(noise), series.times.size), f"from {Path(noise).name}"
+    weights = noise_weights(sd)
+    tell("noise", f"{sd.min():.3g} to {sd.max():.3g} {unit} in a frame, {words}; frames weighted")
+    facts["frame_noise"] = {"unit": unit, "from": words, "sd": [float(f"{s:.4g}") for s in sd]}
+    return weights
+
+
+def _read_noise(path: Path, frames: int) -> NDArray[np.float64]:
+    """A standard deviation for every frame: one number a line, or the last column of a table."""
+    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    cells = [line.replace(";", ",").replace("\t", ",").split(",")[-1] for line in lines]
+    if len(cells) == frames + 1:
+        cells = cells[1:]
+    try:
+        values = np.array([float(cell) for cell in cells])
+    except ValueError as error:
+        raise KetyError(f"{path}: {error}; expected one number for every frame") from error
+    if values.size != frames:
+        raise KetyError(f"{path}: {values.size} numbers for {frames} frames; give one for each")
+    return values
+
+
+def own_times_in_words(series: Series) -> str:
+    """How many times the slices of a frame have, and how far apart they are."""
+    from kety.slices import slice_groups
+
+    assert series.slice_times is not None
+    number = len(slice_groups(series.slice_times))
+    apart = float(np.ptp(series.slice_times, axis=0).max())
+    return f"{number} different times in a frame, up to {apart:.3g} s apart; each is kept"

@@ -13,10 +13,22 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.pipeline import arterial
-from kety.pipeline.arrival import find_baseline, frames_in_words, given_input
+from kety.pipeline.arrival import find_baseline, frame_ends, frames_in_words, given_input
 from kety.pipeline.arterial import InputSource
 from kety.pipeline.conversion import Conversion, Scan, read_scan, unconverted
-from kety.pipeline.preparation import Region, denoised, described, keep_of, region_of
+from kety.pipeline.iodine import of_iodine, scaled
+from kety.pipeline.preparation import (
+    Region,
+    denoised,
+    described,
+    keep_of,
+    kind_of,
+    made_mask,
+    own_times_in_words,
+    region_of,
+    weights_of,
+)
+from kety.pipeline.provenance import files_of
 from kety.pipeline.telling import Tell, count, silent
 from kety.pipeline.vessel import masks_of, treated, vessel_of
 
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
     from kety.inputs import InputFunction, Vessel
     from kety.preprocess import Box
     from kety.series import Series, Volume
+    from kety.signal import Frames
 
 PathLike = str | os.PathLike[str]
 
@@ -49,7 +62,7 @@ class Study:
     curves
         (X, Y, Z, T) in ``unit``; NaN where the signal has no concentration.
     unit
-        ``"HU"`` above baseline or ``"mM"``.
+        ``"HU"`` above baseline, ``"mg/mL"`` of iodine or ``"mM"``.
     baseline
         Frames before contrast agent, counted from 0; None where none were needed.
     scan
@@ -66,6 +79,10 @@ class Study:
         The artery that was found in the series, on the file's grid; None where it was not sought.
     portal
         The portal vein's input; None where none was given.
+    dicom
+        Path and choice (as ``series`` of `kety.io.read_series`) of a series that came from DICOM.
+    weights
+        Of the squared residuals of every frame, (T,); None where all count alike.
     """
 
     series: Series
@@ -80,6 +97,14 @@ class Study:
     grid: Volume | None = None
     vessel: Vessel | None = None
     portal: InputFunction | None = None
+    dicom: tuple[Path, int | str | None] | None = None
+    weights: NDArray[np.float64] | None = None
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """What `kety.fit` takes for times: (T,) s, or (Z, T) of slices with times of their own."""
+        own = self.series.slice_times
+        return self.series.times if own is None else own
 
     @property
     def aif(self) -> InputFunction:
@@ -110,6 +135,7 @@ def read_study(
     source: InputSource | None,
     conversion: Conversion | None = None,
     *,
+    which: int | str | None = None,
     times: Any = None,
     modality: str | None = None,
     quantity: str | None = None,
@@ -117,6 +143,7 @@ def read_study(
     crop: str | Box | None = None,
     downsample: str | int | Sequence[int] | None = None,
     denoise: str | None = None,
+    frame_noise: PathLike | None = None,
     portal: InputSource | None = None,
     tell: Tell = silent,
 ) -> Study:
@@ -130,11 +157,13 @@ def read_study(
     Parameters
     ----------
     path
-        4-D series.
+        4-D series, or a folder or archive of DICOM.
     source
         Where the arterial input comes from; None for maps that need none.
     conversion
         How the signal is converted.
+    which
+        The series of a folder or archive to read, as ``series`` of `kety.io.read_series`.
     times
         As of `kety.io.read_series`: (T,) in s, a CSV file, the interval in s, or None.
     modality
@@ -142,7 +171,8 @@ def read_study(
     quantity
         A key of `QUANTITIES`; None: ``"hu"`` of CT, ``"signal"`` of MR.
     mask
-        Image of the voxels to fit, where it is not 0.
+        Image of the voxels to fit, where it is not 0, or a kind of `kety.preprocess.KINDS` to make
+        from the series, such as ``"body"`` or ``"enhancing"``.
     crop
         Box to fit, such as ``"10:60,20:80,:"``, see `kety.preprocess.Box`.
     downsample
@@ -151,6 +181,9 @@ def read_study(
     denoise
         ``"dct"`` or, for N coefficients, ``"dct:N"``, see `kety.preprocess.dct_denoise`; warns
         that the standard errors take no account of it.
+    frame_noise
+        How noisy each frame is, for weights of the fit: ``"auto"`` measures it in the series
+        (`kety.signal.frame_noise`), or a file with a standard deviation for every frame.
     portal
         Where the portal vein's input comes from, a table or a mask, for the models of the liver.
     tell
@@ -161,9 +194,14 @@ def read_study(
     KetyError, OSError
         For files that cannot be read, or that do not fit together.
     """
+    from kety.io import format_of
+
     conversion = conversion or Conversion()
     region, keep = region_of(crop, downsample), keep_of(denoise)
-    whole, quantity = _read_series(Path(path), times, modality, quantity, mask, tell)
+    dicom = (Path(path), which) if format_of(path).folders else None
+    whole, quantity = _read_series(
+        Path(path), which, times, modality, quantity, mask, conversion.baseline, tell
+    )
     series, made = region.series(whole, tell)
     unit = QUANTITIES[quantity][1]
     conversion.check(quantity)
@@ -172,11 +210,20 @@ def read_study(
     masks = masks_of(source, whole, quantity, conversion, tell)
     vessel = masks.artery
     facts: dict[str, Any] = {"quantity": quantity, "times": series.times_from, **made}
-    aif, early = (None, None) if source is None else given_input(source, whole, unit)
+    if kind_of(mask):
+        facts["mask"] = f"{mask}, made from the series"
+    if series.slice_times is not None:
+        facts["slice_times"] = own_times_in_words(series)
+    calibration = conversion.calibration(whole)
+    aif, early = (None, None) if source is None else given_input(source, whole, unit, calibration)
     baseline = None
     if quantity in ("hu", "signal"):
         if masks.found is not None and conversion.baseline is None:
             baseline, words = masks.found.baseline, "before the artery that was found enhances"
+            if whole.slice_times is not None:
+                # It was looked for as if all slices had the frames' mean times.
+                own = find_baseline(conversion, whole, None, None, vessel)[0]
+                baseline = np.intersect1d(baseline, own)
         else:
             baseline, words = find_baseline(conversion, whole, aif, early, vessel)
         tell("baseline", f"{frames_in_words(baseline)}, {words}")
@@ -192,6 +239,9 @@ def read_study(
             blood = read_scan(_of_blood(conversion, source), whole, masks.all, silent)
     curves = _convert(series, baseline, scan, facts, tell)
     curves = denoised(curves, series, keep, facts, tell)
+    if calibration is not None:
+        curves, unit = of_iodine(curves, calibration, facts, tell)
+    weights = weights_of(frame_noise, curves, series, unit, facts, tell)
     artery = None
     if source is not None and vessel is not None:
 
@@ -201,21 +251,42 @@ def read_study(
         words = "found in an artery" if source.mask is None else f"in {Path(source.mask).name}"
         aif, artery = vessel_of(masks, whole, curve_of(vessel, words), curve_of, tell)
     if source is not None and aif is not None:
-        aif, steps = treated(source, aif, float(whole.times[-1]), tell)
+        aif, steps = treated(source, aif, float(frame_ends(whole)[-1]), tell)
         if artery is not None:
             artery = replace(artery, steps=steps)
             facts["vessel"] = artery.record
         elif steps:
             facts["input_steps"] = list(steps)
+        aif = scaled(aif, calibration)
+        if dicom is not None:
+            from kety.io.dicom import without_patients
+
+            # It is named after a file, which may be named after the patient.
+            aif = replace(aif, name=without_patients(dicom[0], aif.name))
         tell("input", _described(aif, unit))
-    files = _files(Path(path), source, conversion, times, mask)
+    files = files_of(Path(path), source, conversion, times, mask)
     second = None
     if portal is not None:
-        second = _portal_input(portal, whole, unit, baseline, conversion, tell)
+        second = _portal_input(portal, whole, QUANTITIES[quantity][1], baseline, conversion)
+        second = scaled(second, calibration)
+        tell("portal", _described(second, unit))
         files["portal"] = tuple(Path(n) for n in (portal.table, portal.mask) if n is not None)
     grid = _grid(whole) if region else None
     return Study(
-        series, aif, curves, unit, baseline, scan, files, facts, region, grid, artery, second
+        series,
+        aif,
+        curves,
+        unit,
+        baseline,
+        scan,
+        files,
+        facts,
+        region,
+        grid,
+        artery,
+        second,
+        dicom,
+        weights,
     )
 
 
@@ -225,13 +296,12 @@ def _portal_input(
     unit: str,
     baseline: NDArray[np.intp] | None,
     conversion: Conversion,
-    tell: Tell,
 ) -> InputFunction:
     """The portal vein's input, from a table or a mask over the whole series."""
     from kety.io import read_mask
 
     if source.table is not None:
-        found = arterial.read_table_input(source, unit)
+        found = arterial.read_table_input(source, unit, conversion.calibration(series))
     elif source.mask is not None:
         vessel = read_mask(source.mask, like=series)
         # MR signal without a baseline holds concentration already.
@@ -241,7 +311,6 @@ def _portal_input(
         found = _vessel_input(source, series, vessel, baseline, scan, words)
     else:
         raise KetyError("the portal vein's input comes from a CSV table or a mask")
-    tell("portal", _described(found, unit))
     return found
 
 
@@ -264,19 +333,22 @@ def _grid(series: Series) -> Volume:
 
 def _read_series(
     path: Path,
+    which: int | str | None,
     times: Any,
     modality: str | None,
     quantity: str | None,
     mask: PathLike | None,
+    baseline: Frames | None,
     tell: Tell,
 ) -> tuple[Series, str]:
-    from kety.io import bids, read_mask, read_series
+    from kety.io import bids, format_of, read_mask, read_series
 
+    kind = kind_of(mask)
     if quantity is not None and quantity not in QUANTITIES:
         raise KetyError(f"unknown quantity {quantity!r}; valid: {', '.join(QUANTITIES)}")
-    if modality is None and quantity is not None:
+    if modality is None and quantity is not None and not format_of(path).folders:
         modality = bids.read_sidecar(path).get("Modality", QUANTITIES[quantity][0])
-    series = read_series(path, times=times, modality=modality)
+    series = read_series(path, series=which, times=times, modality=modality)
     if quantity is None:
         quantity = "hu" if series.modality == "CT" else "signal"
     expected, _, words = QUANTITIES[quantity]
@@ -286,11 +358,17 @@ def _read_series(
             f"{series.source}: {quantity} is what {expected} series hold, but this one is "
             f"{series.modality}; valid for it: {valid}"
         )
-    if mask is not None:
+    made = ""
+    if kind is not None:
+        made = f", made from the series ({kind})"
+        series = replace(series, mask=made_mask(series, kind, quantity, baseline))
+    elif mask is not None:
         series = replace(series, mask=read_mask(mask, like=series))
-    tell("series", f"{series.source}: {words}, {described(series)}")
+    tell("series", f"{series.source}: {words}, {described(series)}{made}")
     span = f"{series.times[0]:g} to {series.times[-1]:g} s"
     tell("frames", f"{series.times.size} from {span} ({series.times_from})")
+    if series.slice_times is not None:
+        tell("slices", own_times_in_words(series))
     return series, quantity
 
 
@@ -335,7 +413,7 @@ def _vessel_input(
         from kety.signal import enhancement
 
         curves = enhancement(curves, baseline)
-    return arterial.mask_input(source, curves, series.times, words)
+    return arterial.mask_input(source, curves, vessel, series, words)
 
 
 def _described(aif: InputFunction, unit: str) -> str:
@@ -344,35 +422,3 @@ def _described(aif: InputFunction, unit: str) -> str:
         f"{aif.name}: {aif.site}, peak {aif.concentration[peak]:.3g} {unit} at "
         f"{aif.times[peak]:.3g} s, hematocrit {aif.hematocrit:g}, {aif.interpolation}"
     )
-
-
-def _files(
-    path: Path,
-    source: InputSource | None,
-    conversion: Conversion,
-    times: Any,
-    mask: PathLike | None,
-) -> dict[str, tuple[Path, ...]]:
-    """Every file that was read, by its role."""
-    from kety.io.bids import sidecar_path
-
-    named: dict[str, Any] = {
-        "series": path,
-        "sidecar": sidecar_path(path),
-        "times": times,
-        "mask": mask,
-        "input": source and source.table,
-        "input_mask": source and source.mask,
-        "input_check": source and source.check,
-        "input_vein": source and source.vein,
-        "t10": conversion.t10,
-        "b1": conversion.b1,
-    }
-    files: dict[str, tuple[Path, ...]] = {
-        role: (Path(name),)
-        for role, name in named.items()
-        if isinstance(name, str | os.PathLike) and Path(name).is_file()
-    }
-    if conversion.vfa:
-        files["vfa"] = tuple(Path(name) for name in conversion.vfa)
-    return files

@@ -18,6 +18,7 @@ from kety.report.numbers import number as number
 from kety.report.numbers import percent as percent
 from kety.report.numbers import tick as tick
 from kety.report.windows import Window, window_for
+from kety.slices import slice_groups
 
 if TYPE_CHECKING:
     import xarray
@@ -183,6 +184,7 @@ class Study:
     vessel: Vessel | None = None
     vessel_affine: NDArray[np.float64] | None = None
     portal: InputFunction | None = None
+    slice_times: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         required = ("status",) if self.model_free else ("status", "r2", "cost")
@@ -196,6 +198,11 @@ class Study:
             raise KetyError(
                 f"the curves have shape {self.curves.shape} and the times {self.times.shape}; "
                 "the curves' last axis has to be the frames"
+            )
+        if self.slice_times is not None and self.slice_times.shape != self.curves.shape[-2:]:
+            raise KetyError(
+                f"the curves have shape {self.curves.shape} and the slice times "
+                f"{self.slice_times.shape}; expected a row for each slice"
             )
         arrays: list[tuple[str, tuple[int, ...]]] = [("curves", self.curves.shape[:-1])]
         optional = {"anatomy": self.anatomy, "roi": self.roi, **(self.truth or {}), **self.regions}
@@ -315,10 +322,26 @@ class Study:
         chosen = self.choice.reshape(-1)[voxels]
         return [(name, np.flatnonzero(chosen == i + 1)) for i, name in enumerate(self.models)]
 
+    def by_times(
+        self, voxels: NDArray[np.intp]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.intp]]]:
+        """Frame times (T,) and which of the voxels (flat positions) were acquired at them."""
+        if self.slice_times is None:
+            return [(self.times, np.arange(voxels.size))]
+        slices = np.unravel_index(voxels, self.shape)[-1]
+        groups = []
+        for one in slice_groups(self.slice_times):
+            numbers = np.arange(self.shape[-1])[one.index]
+            part = np.flatnonzero(np.isin(slices, numbers))
+            if part.size:
+                groups.append((one.times, part))
+        return groups
+
     @property
     def curve_axis(self) -> str:
         """Axis label of tissue and input curves."""
-        name = {"HU": "enhancement", "mM": "concentration"}.get(self.curve_units, "enhancement")
+        named = {"mM": "concentration", "mg/mL": "iodine concentration"}
+        name = named.get(self.curve_units, "enhancement")
         return f"{name} ({self.curve_units})" if self.curve_units else name
 
     def values(self, name: str) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from kety.report.content import (
     symbol,
     tick,
 )
-from kety.report.summary import Residuals, measured, simulate
+from kety.report.summary import Residuals, at_frames, measured, simulate
 from kety.report.vessel import vessel_blocks
 
 if TYPE_CHECKING:
@@ -106,8 +106,11 @@ def curve_blocks(study: Study, voxels: NDArray[np.intp], sample: Residuals | Non
     start, end = float(study.times[0]), float(study.times[-1])
     fine = np.linspace(start, end, _FINE_POINTS)
     data = measured(study, positions)
-    at_frames = simulate(study, positions, study.times)
+    fitted = at_frames(study, positions)
     between = simulate(study, positions, fine)
+    times = np.empty_like(fitted)
+    for own, part in study.by_times(positions):
+        times[part] = own
     charts = []
     rows: list[list[Cell]] = [
         [title] for title in ("Position", *heads, f"Residual{unit}", "R²", "Status")
@@ -115,10 +118,10 @@ def curve_blocks(study: Study, voxels: NDArray[np.intp], sample: Residuals | Non
     for i, (title, position) in enumerate(chosen):
         index = np.unravel_index(position, study.shape)
         place = "(" + ", ".join(str(int(j)) for j in index) + ")"
-        rms = float(np.sqrt(np.mean((data[i] - at_frames[i]) ** 2)))
+        rms = float(np.sqrt(np.mean((data[i] - fitted[i]) ** 2)))
         r2 = float(study.values("r2")[index])
         words = f"{title}: voxel {place}, residual {number(rms)}, R² {number(r2)}"
-        curve = figures.VoxelCurve(study.times, data[i], at_frames[i], fine, between[i])
+        curve = figures.VoxelCurve(times[i], data[i], fitted[i], fine, between[i])
         svg = figures.voxel_curve(curve, study.curve_axis, f"Measured and fitted curve. {words}.")
         charts.append(Chart(svg, words))
         cells = [_estimate(study, name, index) for name in study.parameters]
@@ -137,6 +140,10 @@ def curve_blocks(study: Study, voxels: NDArray[np.intp], sample: Residuals | Non
         f"frames, is what the model does not explain. Correlation of neighbouring frames: "
         f"{_correlation(sample)}."
     )
+    if study.slice_times is not None:
+        caption += (
+            " Times are the frames' means over the slices; every slice was fitted at its own."
+        )
     place = "" if study.roi is None else " (in the region of interest)"
     return [
         Charts(charts),

@@ -42,6 +42,7 @@ def write_report(
     vessel: Vessel | None = None,
     vessel_affine: ArrayLike | None = None,
     portal: InputFunction | None = None,
+    slice_times: ArrayLike | None = None,
 ) -> Path:
     """Write a report on fitted maps as one HTML page without external resources.
 
@@ -85,6 +86,9 @@ def write_report(
         the maps'.
     portal
         The portal vein's input, of a model with two.
+    slice_times
+        (Z, T) s, the times of each slice of the curves' last axis but one where they differ;
+        ``times`` is then their mean.
 
     Returns
     -------
@@ -104,6 +108,7 @@ def write_report(
         times=np.asarray(times, dtype=np.float64),
         aif=aif,
         portal=portal,
+        slice_times=None if slice_times is None else np.asarray(slice_times, dtype=np.float64),
         title=title,
         provenance=provenance,
         anatomy=None if anatomy is None else np.asarray(anatomy),

@@ -57,7 +57,8 @@ def write_input_page(
     OutputError
         If it cannot be written.
     """
-    axis = {"HU": "enhancement (HU)", "mM": "concentration (mM)"}.get(unit, "concentration")
+    known = {"HU": "enhancement (HU)", "mM": "concentration (mM)", "mg/mL": "iodine (mg/mL)"}
+    axis = known.get(unit, "concentration")
     sections = [
         (
             _Heading("input", "Input curve", "The curve that would drive a model."),

@@ -50,17 +50,15 @@ def misfit(study: Study, voxels: NDArray[np.intp], residuals: NDArray[np.float64
     if attrs.get("processing_rate_hz"):
         return None
     parts = []
-    for name, part in study.by_model(voxels):
+    for name, times, part in _alike(study, voxels):
         record = get_model(name)
-        if not len(part):
-            continue
         places = voxels[part]
         known = [n for n in record.names if n in study.maps]
         if len(known) < len(record.names):
             return None
         values = np.stack([study.values(n).reshape(-1)[places] for n in known], axis=1)
         errors = np.stack([study.values(f"{n}_se").reshape(-1)[places] for n in known], axis=1)
-        problem = _problem(study, name, values.astype(np.float64))
+        problem = _problem(study, name, times, values.astype(np.float64))
         if problem is None:
             return None
         slopes = ExactModel(problem).curves_and_slopes(values.astype(np.float64))[1]
@@ -78,7 +76,19 @@ def _counted(found: NDArray[np.float64]) -> Misfit | None:
     return Misfit(int(known.sum()), int(np.count_nonzero(beyond)))
 
 
-def _problem(study: Study, name: str, values: NDArray[np.float64]) -> Problem | None:
+def _alike(
+    study: Study, voxels: NDArray[np.intp]
+) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.intp]]]:
+    """Model, frame times and which of the voxels (flat positions) share them."""
+    for name, of_model in study.by_model(voxels):
+        for times, part in study.by_times(voxels[of_model]):
+            if part.size:
+                yield name, times, of_model[part]
+
+
+def _problem(
+    study: Study, name: str, times: NDArray[np.float64], values: NDArray[np.float64]
+) -> Problem | None:
     """The problem that gave the values, between bounds that hold them all."""
     bounds = {}
     for p, column in zip(get_model(name).parameters, values.T, strict=True):
@@ -88,7 +98,7 @@ def _problem(study: Study, name: str, values: NDArray[np.float64]) -> Problem | 
         )
     try:
         return make_problem(
-            study.times,
+            times,
             study.input,
             name,
             delay=True,

@@ -72,6 +72,14 @@ def simulate(
     return np.asarray(curves, dtype=np.float64)
 
 
+def at_frames(study: Study, voxels: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the model curves (V, T) of the voxels (flat positions) at their own frames."""
+    curves = np.zeros((voxels.size, study.times.size))
+    for times, part in study.by_times(voxels):
+        curves[part] = simulate(study, voxels[part], times)
+    return curves
+
+
 def determined(study: Study) -> NDArray[np.intp]:
     """Flat positions of the fitted voxels whose every parameter is known."""
     from kety.models import MODELS
@@ -99,7 +107,7 @@ def residuals(study: Study, voxels: NDArray[np.intp]) -> Residuals | None:
         return None
     if voxels.size > _SAMPLE:
         voxels = np.sort(np.random.default_rng(0).choice(voxels, _SAMPLE, replace=False))
-    values = measured(study, voxels) - simulate(study, voxels, study.times)
+    values = measured(study, voxels) - at_frames(study, voxels)
     power = np.mean(values**2, axis=1)
     noisy = power > 0
     if not noisy.any():

@@ -13,7 +13,7 @@ from kety.errors import KetyError
 from kety.inputs import InputFunction, population_input
 from kety.series import Series
 from kety.simulate.anatomy import LABELS, LESIONS, TISSUES, Tissue, paint_slice
-from kety.simulate.noise import check_sd, gaussian
+from kety.simulate.noise import checked_noise, gaussian
 from kety.simulate.sampling import frame_times
 
 FREE: Final[tuple[str, ...]] = ("ktrans", "kep", "vb", "delay")
@@ -85,7 +85,7 @@ class Phantom:
 def simulate_abdomen(
     shape: Sequence[int] = (96, 80, 12),
     *,
-    noise: float = 6.0,
+    noise: float | ArrayLike = 6.0,
     seed: int = 0,
     protocol: str | ArrayLike = "two_phase",
     voxel_size: Sequence[float] | None = None,
@@ -96,6 +96,7 @@ def simulate_abdomen(
     texture: float = 0.04,
     noise_fwhm: float = 0.0,
     rounded: bool = False,
+    shuttle: float = 0.0,
 ) -> Phantom:
     """Simulate perfusion CT of an abdomen with a necrotic liver tumour.
 
@@ -109,7 +110,8 @@ def simulate_abdomen(
     shape
         Voxels (X, Y, Z) along right, front and head (RAS+).
     noise
-        Standard deviation of the noise in HU.
+        Standard deviation of the noise in HU, or of every frame (T,), as of phases of other dose
+        (`kety.simulate.noise_of_phases`).
     seed
         Integer of 0 or more; equal arguments give equal bits on one machine.
     protocol
@@ -132,6 +134,10 @@ def simulate_abdomen(
         Correlation of the noise in the slice, full width at half maximum in mm; 0 is white noise.
     rounded
         Store int16 HU clipped to -1024 ... 3071, as a scanner does, instead of float32.
+    shuttle
+        How long after the lower half of the slices the upper half is taken, s, as by a table that
+        shuttles between two positions; less than the shortest interval. The protocol's times are
+        those of the lower half, and the series has ``slice_times``.
 
     Returns
     -------
@@ -146,13 +152,14 @@ def simulate_abdomen(
     times = frame_times(protocol)
     size = check_shape(shape)
     spacing = check_spacing(size, voxel_size)
-    check_sd(noise)
+    sd = checked_noise(noise, times.size)
     check_range("seed", seed, 0, np.inf)
     check_range("arrival", arrival, 0.0, float(times[-1]))
     check_range("injection", injection, 0.0, 60.0)
     check_range("peak", peak, 1.0, 3000.0)
     check_range("texture", texture, 0.0, 0.2)
     check_range("noise_fwhm", noise_fwhm, 0.0, 50.0)
+    own_times = shuttled(times, size[2], shuttle)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = [-0.5 * (n - 1) * step for n, step in zip(size, spacing, strict=True)]
     x, y, z = (
@@ -170,21 +177,32 @@ def simulate_abdomen(
         )
     texture_seed, noise_seed = np.random.SeedSequence(seed).spawn(2)
     truth = truth_maps(labels, (x, y, z), texture, texture_seed, hematocrit)
-    aif = scaled_input(float(times[-1]), arrival, injection, peak, hematocrit)
+    aif = scaled_input(float(own_times.max()), arrival, injection, peak, hematocrit)
 
     baseline = np.array([tissue.baseline for tissue in TISSUES], dtype=np.float32)[labels]
     data = np.empty((*size, times.size), dtype=np.int16 if rounded else np.float32)
     in_plane = (noise_fwhm / spacing[0], noise_fwhm / spacing[1])
     for k, stream in enumerate(noise_seed.spawn(size[2])):
-        image = enhancement({name: truth[name][:, :, k] for name in FREE}, times, aif)
+        image = enhancement({name: truth[name][:, :, k] for name in FREE}, own_times[k], aif)
         image += baseline[:, :, k, None]
-        if noise > 0.0:
-            image += gaussian(image.shape, noise, seed=stream, fwhm=in_plane)
+        if sd.any():
+            one = float(sd[0]) if np.ptp(sd) == 0.0 else 1.0
+            grain = gaussian(image.shape, one, seed=stream, fwhm=in_plane)
+            image += grain if np.ptp(sd) == 0.0 else grain * sd.astype(np.float32)
         data[:, :, k] = np.clip(np.rint(image), *CT_RANGE) if rounded else image
 
     body = labels != LABELS["air"]
     return Phantom(
-        series=Series(data, times, affine, "CT", {}, mask=body, source="abdomen phantom"),
+        series=Series(
+            data,
+            own_times.mean(axis=0) if shuttle else times,
+            affine,
+            "CT",
+            {},
+            mask=body,
+            source="abdomen phantom",
+            slice_times=own_times if shuttle else None,
+        ),
         truth=truth,
         labels=labels,
         tissues=dict(enumerate(TISSUES)),
@@ -193,6 +211,15 @@ def simulate_abdomen(
         body=body,
         roi=tissue_mask(labels, LESIONS),
     )
+
+
+def shuttled(times: NDArray[np.float64], slices: int, shuttle: float) -> NDArray[np.float64]:
+    """Times (Z, T) of the slices where the upper half is taken ``shuttle`` s after the lower."""
+    check_range("shuttle", shuttle, 0.0, float(np.diff(times).min()))
+    if shuttle and slices < 2:
+        raise KetyError(f"{slices} slice cannot be taken at two positions; give 2 slices or more")
+    upper = np.arange(slices) >= (slices + 1) // 2
+    return times + shuttle * upper[:, None]
 
 
 def truth_maps(

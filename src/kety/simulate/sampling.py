@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -92,6 +92,28 @@ def protocol(name: str) -> NDArray[np.float64]:
             f"unknown protocol {name!r}; expected one of {', '.join(sorted(PROTOCOLS))}, "
             "or pass the frame times in s"
         ) from None
+
+
+def noise_of_phases(name: str, noise: Sequence[float]) -> NDArray[np.float64]:
+    """Noise of every frame (T,) of a named protocol whose phases have these, one for each or all.
+
+    Raises
+    ------
+    KetyError
+        Where the name is unknown or the protocol has another number of phases.
+    """
+    frames = protocol(name).size
+    phases = PROTOCOLS[name].phases
+    values = list(noise)
+    if len(values) == 1:
+        return np.full(frames, float(values[0]))
+    if len(values) != len(phases):
+        raise KetyError(
+            f"found {len(values)} values of noise for the {len(phases)} phases of {name}; give one "
+            "for all, or one for each"
+        )
+    samples = [phase.samples for phase in phases]
+    return np.repeat(np.asarray(values, dtype=np.float64), samples)
 
 
 def uniform(interval: float, end: float) -> NDArray[np.float64]:
