@@ -158,7 +158,9 @@ KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const La
 
 // Leaves out of the queue the starts that would not come down to the best of their voxel even if
 // they fell several times as far as the quadratic promises.
-constexpr double kTrust = 32.0;
+// In double precision, which is there for the last digits, only what is far off is left out.
+template <class T>
+constexpr T kTrust = sizeof(T) == 4 ? T(32) : T(1e4);
 template <class T, int P>
 KETY_STAGE int still_in_question(int active, Walks<T, P>& s) {
   int kept = 0;
@@ -169,7 +171,7 @@ KETY_STAGE int still_in_question(int active, Walks<T, P>& s) {
       best = s.cost[r] < best ? s.cost[r] : best;
     for (int r = t + 1; r < s.n && s.owner[r] == s.owner[t]; ++r)
       best = s.cost[r] < best ? s.cost[r] : best;
-    const bool lost = s.damping[t] <= T(kFree) && s.cost[t] - T(kTrust) * s.fall[t] > best;
+    const bool lost = s.damping[t] <= T(kFree) && s.cost[t] - kTrust<T> * s.fall[t] > best;
     if (!lost) s.queue[kept++] = t;
   }
   return kept;
@@ -190,7 +192,7 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
   int active = tasks;
   for (int i = 0; i < tasks; ++i) s.queue[i] = i;
   for (int round = 0; round < call.max_evaluations && active > 0; ++round) {
-    if (round > 1) active = still_in_question<T, P>(active, s);
+    if (round > 0) active = still_in_question<T, P>(active, s);
     int begins[kFastLevel + 2];
     sort_terms<T, W, P>(
         problem, active, [&](int q, int i) { return s.trial[i * n + s.queue[q]]; }, s.bin, s.item,

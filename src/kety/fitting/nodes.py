@@ -101,7 +101,7 @@ def make_nodes(kernel: TermsKernel) -> NodeTable:
     if unseen.shape[1]:
         unseen = np.linalg.qr(unseen)[0]
     sides = [side for g in groups for side in (g.a, g.b)]
-    made, which = _distinct([_curves(kernel, side) for side in sides])
+    made, which = _distinct(_curves(kernel, sides))
     made = _seen(made, weighted, unseen)
     if recipe.exponentials:
         rates = rate_cells(0.0, FASTEST)
@@ -184,14 +184,23 @@ def _seen(rows: NDArray[Any], weighted: NDArray[Any], unseen: NDArray[Any]) -> N
     return rows
 
 
-def _curves(kernel: TermsKernel, curves: Curves) -> Doubles:
-    """The curves (n, T) at the frames, in units of the scaled input."""
+def _curves(kernel: TermsKernel, sides: Sequence[Curves]) -> list[Doubles]:
+    """The curves (n, T) of each side at the frames, in units of the scaled input."""
     times, threads = kernel.problem.times, kernel.problem.threads
-    total = np.zeros((len(curves.rows), len(times)))
-    for m, source in enumerate(curves.inputs):
-        aif = kernel.inputs[source]
-        total += kernel_curves(aif, times, curves.rows[:, m], threads=threads)[0]
-    return total
+    made = [np.zeros((len(side.rows), len(times))) for side in sides]
+    for source, aif in enumerate(kernel.inputs):
+        # All rows of an input at once: to prepare it costs more than a few rows.
+        use = [
+            (i, m) for i, side in enumerate(sides) for m, s in enumerate(side.inputs) if s == source
+        ]
+        if not use:
+            continue
+        rows = np.concatenate([sides[i].rows[:, m] for i, m in use])
+        found = kernel_curves(aif, times, rows, threads=threads)[0]
+        ends = np.cumsum([len(sides[i].rows) for i, _ in use])
+        for (i, _), curves in zip(use, np.split(found, ends[:-1]), strict=True):
+            made[i] += curves
+    return made
 
 
 def _distinct(curves: list[Doubles]) -> tuple[Doubles, list[NDArray[np.intp]]]:
