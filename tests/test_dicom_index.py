@@ -220,6 +220,18 @@ def test_a_series_is_chosen_by_number_uid_or_words(tmp_path: Path) -> None:
     assert "--series N" in result.output
 
 
+def test_a_patient_with_a_word_for_a_name(tmp_path: Path) -> None:
+    one = scan(description="Perfusion liver 80kV", name="Liver^Ann")
+    write_classic(tmp_path / "liver", one)
+    found = find_series(tmp_path / "liver")
+    assert found.series[0].header.description == "Perfusion … 80kV"
+    assert found.choose("perfusion LIVER").number == 1
+    listed = good("info", tmp_path / "liver").output
+    assert f"{tmp_path / 'liver'}: 12 files" in listed.replace("\n          ", " ")
+    result = good("convert", tmp_path / "liver", tmp_path / "liver.nii.gz", "--series", "liver")
+    assert "liver.nii.gz" in result.output
+
+
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
     with pytest.raises(KetyError, match=r"is a folder without CT or MR images.*a\.txt is not DIC"):
@@ -231,6 +243,15 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
         read_series(tmp_path)
     with pytest.raises(KetyError, match="is not dynamic"):
         read_series(tmp_path, series=1)
+
+
+def test_info_says_what_to_name_where_there_is_no_dicom(tmp_path: Path) -> None:
+    assert "is empty; name a folder of DICOM files" in run("info", tmp_path).output
+    (tmp_path / "a.dcm").write_text("hello")
+    assert "holds neither DICOM nor the fit.json" in run("info", tmp_path).output
+    assert "a.dcm: is not DICOM\n" in run("info", tmp_path / "a.dcm").output
+    (tmp_path / "dce.nii.gz").touch()
+    assert "name one image, such as dce.nii.gz" in run("info", tmp_path).output
 
 
 def test_a_changed_folder_is_looked_through_again(tmp_path: Path) -> None:
@@ -377,6 +398,20 @@ def test_the_order_of_trust(tmp_path: Path) -> None:
         assert given_times.times_from.startswith("given, phases by ")
 
 
+def test_a_time_that_is_missing_is_not_made_up(tmp_path: Path) -> None:
+    def edit(dataset: Dataset, z: int, t: int) -> None:
+        for keyword in ("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime"):
+            delattr(dataset, keyword)
+        dataset.TemporalPositionIdentifier = t + 1
+        if t:
+            dataset.TriggerTime = 500 * t
+
+    write_classic(tmp_path, scan("MR"), edit)
+    with pytest.raises(KetyError, match=r"missing in 3 of 12 images, the others are 0\.5 s apart"):
+        read_series(tmp_path)
+    assert "the others are 0.5 s apart" in " ".join(good("info", tmp_path).output.split())
+
+
 def test_acquisition_date_time_and_zones(tmp_path: Path) -> None:
     one = scan("CT", times=[0.0, 1.25, 3.000001])
 
@@ -428,7 +463,9 @@ def test_a_shuttle_has_times_of_its_own_for_every_slice(tmp_path: Path, label: s
     np.testing.assert_array_equal(read.data, one.stored.astype(int) - 1024)
     np.testing.assert_allclose(read.slice_times, times, atol=1e-6)
     np.testing.assert_allclose(read.times, times.mean(axis=0), atol=1e-6)
-    assert read.times_from == "acquisition time in the headers, each slice's own"
+    words = "acquisition time in the headers, each slice's own"
+    order = ", phases by temporal position" if label == "temporal" else ""
+    assert read.times_from == words + order
     assert "each slice has its own, up to 1.7 s apart" in good("info", tmp_path).output
     assert read_series(tmp_path, times=4.0).slice_times is None
 

@@ -41,7 +41,8 @@ from dicom_cases import (
     write_enhanced,
 )
 from kety.errors import KetyError, MissingDependencyError
-from kety.io import read_mask, read_series, read_volume
+from kety.fitting.status import Status
+from kety.io import read_maps, read_mask, read_series, read_volume
 from kety.io.dicom import find_series, source_headers
 from kety.io.dicom.geometry import plane_name, stack
 from kety.io.dicom.headers import HeaderReader, Image
@@ -311,6 +312,62 @@ def test_philips_scale(tmp_path: Path, kind: str) -> None:
     assert shown == (kind != "some")
 
 
+@pytest.mark.parametrize("kind", ["value", "range", "unsigned", "implicit"])
+def test_padding_is_not_measured(tmp_path: Path, kind: str) -> None:
+    stored = np.random.default_rng(3).integers(0, 4096, (6, 5, 3, 4)).astype(np.int16)
+    stored[0, :2] = stored[5, 4, 2, 1] = -2000
+    if kind == "range":
+        stored[0, 0] = -1990
+    one = Scan(stored.view(np.uint16), np.arange(4) * 2.0, intercept=0.0)
+
+    def edit(dataset: Dataset, z: int, t: int) -> None:
+        dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit = 1, 16, 15
+        if kind == "unsigned":  # as some write it
+            dataset.add_new("PixelPaddingValue", "US", 65536 - 2000)
+        else:
+            dataset.add_new("PixelPaddingValue", "SS", -2000)
+        if kind == "range":
+            dataset.add_new("PixelPaddingRangeLimit", "SS", -1990)
+
+    for path in write_classic(tmp_path, one, edit):
+        if kind == "implicit":
+            dataset = pydicom.dcmread(path)
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            dataset.save_as(path, implicit_vr=True, little_endian=True)
+    read = read_series(tmp_path)
+    assert read.data.dtype == np.int16
+    np.testing.assert_array_equal(read.data, stored)
+    padded = (stored == -2000) | ((stored == -1990) & (kind == "range"))
+    np.testing.assert_array_equal(read.mask, ~padded.any(axis=3))
+    mask = tmp_path.with_name("mask.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones(stored.shape[:3], np.uint8), read.affine), mask)
+    for options in ((), ("--mask", mask)):
+        out = tmp_path.with_name("maps")
+        result = good(
+            "maps", tmp_path, "--quantity", "hu", "--baseline-frames", "1", "--out", out, *options
+        )
+        assert "7 voxels of padding left out" in result.output
+        status = read_maps(out, names=["status"]).maps["status"].values
+        np.testing.assert_array_equal(status == Status.OUTSIDE, ~read.mask)
+
+
+def test_a_padding_value_that_no_pixel_has_changes_nothing(tmp_path: Path) -> None:
+    def edit(dataset: Dataset, z: int, t: int) -> None:
+        dataset.PixelPaddingValue = 63536
+
+    write_classic(tmp_path, scan(), edit)
+    assert read_series(tmp_path).mask is None
+
+
+def test_nothing_but_padding_is_refused(tmp_path: Path) -> None:
+    def edit(dataset: Dataset, z: int, t: int) -> None:
+        dataset.PixelPaddingValue, dataset.PixelPaddingRangeLimit = 0, 4095
+
+    write_classic(tmp_path, scan(), edit)
+    with pytest.raises(KetyError, match="every voxel is padding in some phase"):
+        read_series(tmp_path)
+
+
 def test_whole_numbers_beyond_int16(tmp_path: Path) -> None:
     one = scan("MR")
     one.stored[2, 2, 1, 3] = 65_000
@@ -506,7 +563,9 @@ def test_the_time_offset_of_a_temporal_position(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"spans 9\.5 s, the acquisition date-time 9 s"):
         read = read_series(tmp_path / "a.dcm")
     np.testing.assert_allclose(read.times, [0.0, 2.5, 2.75, 9.5])
-    assert read.times_from == "time offset of the temporal position in the headers"
+    assert read.times_from == (
+        "time offset of the temporal position in the headers, phases by temporal position"
+    )
 
 
 def test_a_volume_of_a_folder(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from kety.errors import KetyError
 from kety.io import read_volume
 from kety.io.atomic import OutputError, new_folder
 from kety.io.dicom.scanner import Exposure, write_ct_series
+from kety.pipeline import write_phantom
 from kety.series import Series
 from kety.simulate import as_scanned, simulate_abdomen
 
@@ -192,6 +193,23 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, shuttle: float) -> None:
     files = write_ct_series(series, tmp_path / "axial")
     for path in (files[0], files[-1], write_ct_series(turned, tmp_path / "oblique")[1]):
         assert problems(path) == []
+
+
+def test_equal_options_give_equal_studies(tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        write_phantom(phantom(seed=seed), tmp_path / name, dicom=True)
+    masks = ("aorta.dcm", "body.dcm", "tumour.dcm")
+    found = {
+        name: [(tmp_path / name / mask).read_bytes() for mask in masks]
+        for name in ("one", "same", "other")
+    }
+    assert found["one"] == found["same"]
+    uids = [
+        pydicom.dcmread(tmp_path / name / mask).SOPInstanceUID
+        for name in ("one", "other")
+        for mask in masks
+    ]
+    assert len(set(uids)) == 6
 
 
 def test_equal_series_give_equal_files_and_others_share_no_identifier(tmp_path: Path) -> None:

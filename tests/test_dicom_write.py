@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ import kety
 from dicom_objects import PATIENT, by_place, ct_headers, problems, turned
 from kety.errors import KetyError
 from kety.fitting.maps import map_attributes
-from kety.io import bids
+from kety.io import bids, read_maps, write_maps
 from kety.io.dicom import codes, frames, objects, origin, parametric
 from kety.models import MODELS
 from kety.series import Volume
@@ -402,6 +403,30 @@ def test_images_of_several_frames_are_referred_to_by_frame(tmp_path: Path) -> No
         for group in made.PerFrameFunctionalGroupsSequence
     }
     assert found == {(-40, 1), (-37, 2), (-34, 3), (-31, 4)}
+
+
+@pytest.mark.parametrize("name", ["status", "ktrans"])
+def test_no_value_representation_is_left_open(name: str) -> None:
+    made = parametric._object(a_map(name), origin.origin_of(ct_headers(AXIAL, SHAPE)), 0, "")
+    written_as_is = [made, *made.PerFrameFunctionalGroupsSequence]
+    assert all(len(element.VR) == 2 for dataset in written_as_is for element in dataset)
+
+
+def test_maps_are_written_by_several_threads(tmp_path: Path) -> None:
+    images = ct_headers(AXIAL, SHAPE)
+    names = [f"count{number}" for number in range(24)]
+    maps = {name: (("x", "y", "z"), a_map("status").data, STATUS) for name in (*names, "status")}
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        write_maps(
+            xarray.Dataset(maps), tmp_path, affine=AXIAL, format="dicom", images=images, threads=8
+        )
+    finally:
+        sys.setswitchinterval(before)
+    read = read_maps(tmp_path).maps
+    for name in names:
+        np.testing.assert_array_equal(read[name].values, a_map("status").data)
 
 
 def test_patient_and_study_are_those_of_the_source(tmp_path: Path) -> None:

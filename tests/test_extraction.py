@@ -17,8 +17,9 @@ import kety
 from kety.errors import KetyError
 from kety.inputs import bolus_of, find_artery
 from kety.inputs.bolus import noise_of
-from kety.inputs.candidates import clusters_of, core_of, make_pool
+from kety.inputs.candidates import clusters_of, core_of
 from kety.inputs.movement import displacements
+from kety.inputs.pool import make_pool
 from kety.simulate import Phantom, rician, simulate_abdomen, simulate_brain
 from kety.simulate.phantom import scaled_input
 from naive_extraction import naive_clusters, naive_drop

@@ -72,6 +72,15 @@ def test_segments_join_as_smoothly_as_promised(aif: InputFunction) -> None:
         np.testing.assert_allclose(bend[:-1], 2 * c[1:, 2], atol=1e-5)
 
 
+@pytest.mark.parametrize("small", [1e-300, 1e-308, -1e-313, 5e-324])
+def test_a_monotone_curve_through_nearly_nothing(small: float) -> None:
+    values = np.array([2.0, 0.0, small, 2 * small, 8.0])
+    found = InputFunction(np.arange(5), values, interpolation="monotone")
+    nothing = InputFunction(np.arange(5), [2.0, 0, 0, 0, 8], interpolation="monotone")
+    np.testing.assert_allclose(found.coefficients(), nothing.coefficients(), atol=1e-299)
+    np.testing.assert_array_equal(found(np.arange(5)), values)
+
+
 @repeatable
 @given(curves(kinds=("monotone", "linear")))
 def test_monotone_and_linear_do_not_overshoot(aif: InputFunction) -> None:

@@ -21,7 +21,9 @@ from kety.fitting.forward import simulate_curves
 from kety.fitting.status import FITTED, SENTENCES, Status
 from kety.inputs import InputFunction, population_input
 from kety.report import rasters, write_report
-from kety.report.content import Findings, Study, number, percent
+from kety.report.blocks import Findings
+from kety.report.content import Study
+from kety.report.numbers import number, percent
 from kety.report.summary import determined, residuals
 from kety.report.verdict import verdict_blocks
 from kety.report.windows import WINDOWS, Window, window_for

@@ -25,7 +25,7 @@ from kety.joint.maps import attributes as joint_attributes
 from kety.joint.options import Joint, get_joint
 from kety.models import Model
 from kety.progress import Progress, reporter, teller
-from kety.voxels import voxels_of
+from kety.voxels import AboveLevel, voxels_of
 
 if TYPE_CHECKING:
     import xarray
@@ -343,7 +343,7 @@ def _jointly(
     problem: Problem,
     joint: Joint,
     options: VarProLM | Optimizer,
-    voxels: NDArray[Any],
+    voxels: NDArray[Any] | AboveLevel,
     chosen: NDArray[np.intp] | None,
     shape: tuple[int, ...],
     order: Any,
@@ -363,7 +363,7 @@ def _jointly(
     rows = np.arange(len(voxels)) if chosen is None else chosen
     # In one dimension the order of voxels says nothing of where they are.
     where = places(shape, rows, order) if len(shape) > 1 else None
-    curves = voxels if chosen is None else voxels[chosen]
+    curves = np.asarray(voxels) if chosen is None else voxels[chosen]
     if order == "F" and not isinstance(joint.similarity, str):
         joint = _in_memory_order(joint, rows, shape)
     found = estimate_jointly(

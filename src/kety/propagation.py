@@ -255,9 +255,11 @@ def _converted(
         )
     if made.order == image.order:
         return made.curves[rows]
-    return made.curves.reshape(*made.shape, -1, order=made.order).reshape(
-        *image.curves.shape, order=image.order
-    )[rows]
+    return (
+        np.asarray(made.curves)
+        .reshape(*made.shape, -1, order=made.order)
+        .reshape(*image.curves.shape, order=image.order)[rows]
+    )
 
 
 def _region(

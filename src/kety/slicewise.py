@@ -7,6 +7,7 @@ input at the moments at which it was measured, and delays are on the common cloc
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,7 @@ def fit_slices(
             "the same times, but these have their own; fit voxel by voxel, or crop to slices that "
             "were acquired together"
         )
-    total = np.asarray(curves)[..., 0].size if mask is None else int(np.count_nonzero(mask))
+    total = math.prod(np.shape(curves)[:-1]) if mask is None else int(np.count_nonzero(mask))
     report = reporter(progress, total)
     done = 0
 

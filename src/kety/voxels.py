@@ -1,4 +1,5 @@
-"""The voxels of an image as rows, in the order in which they lie in memory."""
+"""The voxels of an image as rows, in the order in which they lie in memory, and curves that are
+computed where they are read."""
 
 from __future__ import annotations
 
@@ -12,6 +13,59 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 
 
+@dataclass(frozen=True, eq=False)
+class AboveLevel:
+    """Curves above a level of each, subtracted where they are read: no copy of a series.
+
+    `kety.fit` and its companions take it for curves; to NumPy it is an array (`np.asarray`
+    computes all of it), and indices of the voxels give arrays.
+
+    Attributes
+    ----------
+    data : (..., T) array
+        Any real dtype and memory order.
+    level : (...) array
+        Of the dtype of the result, NaN where nothing is known.
+    """
+
+    data: NDArray[Any]
+    level: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.level.dtype
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, voxels: Any) -> NDArray[Any]:
+        """Curves (..., T) of some voxels: an index of all axes but the last."""
+        with np.errstate(invalid="ignore"):  # infinite samples
+            difference: NDArray[Any] = np.subtract(
+                self.data[voxels], self.level[voxels][..., np.newaxis], dtype=self.dtype
+            )
+        return difference
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("curves above a level are computed, so they cannot but be copied")
+        return self[...].astype(dtype or self.dtype, copy=False)
+
+    def rows(self, order: Any) -> AboveLevel:
+        """The voxels as rows (N, T)."""
+        return AboveLevel(
+            self.data.reshape(-1, self.shape[-1], order=order), self.level.reshape(-1, order=order)
+        )
+
+
 @dataclass(frozen=True)
 class Voxels:
     """Curves of all voxels, and which of them count.
@@ -19,7 +73,8 @@ class Voxels:
     Attributes
     ----------
     curves : (N, T) array
-        A view where memory allows it: a Fortran-ordered series is not copied.
+        A view where memory allows it: a Fortran-ordered series is not copied. Rows are read by
+        index, `AboveLevel` does not have more of an array.
     rows : (n,) array or None
         Those inside the mask; None for all.
     shape : tuple of int
@@ -28,7 +83,7 @@ class Voxels:
         Order of the rows in the image.
     """
 
-    curves: NDArray[Any]
+    curves: NDArray[Any] | AboveLevel
     rows: NDArray[np.intp] | None
     shape: tuple[int, ...]
     order: Any
@@ -54,7 +109,7 @@ class Voxels:
         return flat.reshape(*self.shape, *flat.shape[1:], order=self.order)
 
 
-def voxels_of(curves: ArrayLike, frames: int, mask: ArrayLike | None) -> Voxels:
+def voxels_of(curves: ArrayLike | AboveLevel, frames: int, mask: ArrayLike | None) -> Voxels:
     """The voxels of curves (..., T) that a mask (...) chooses.
 
     Raises
@@ -63,7 +118,7 @@ def voxels_of(curves: ArrayLike, frames: int, mask: ArrayLike | None) -> Voxels:
         For curves that are no real numbers or have another number of frames, and for a mask of
         another shape.
     """
-    data = np.asarray(curves)
+    data = curves if isinstance(curves, AboveLevel) else np.asarray(curves)
     if data.dtype.kind not in "fiu":
         raise KetyError(f"curves must be real numbers, found dtype {data.dtype}")
     if data.ndim < 1 or data.shape[-1] != frames:
@@ -71,9 +126,14 @@ def voxels_of(curves: ArrayLike, frames: int, mask: ArrayLike | None) -> Voxels:
             f"curves have shape {data.shape}; the last axis must hold the {frames} frames that "
             "times has"
         )
-    order: Any = "F" if data.flags.f_contiguous and not data.flags.c_contiguous else "C"
+    flags = data.data.flags if isinstance(data, AboveLevel) else data.flags
+    order: Any = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
     shape = data.shape[:-1]
-    rows = data.reshape(-1, data.shape[-1], order=order)
+    rows = (
+        data.rows(order)
+        if isinstance(data, AboveLevel)
+        else data.reshape(-1, data.shape[-1], order=order)
+    )
     return Voxels(rows, _inside(mask, shape, order), shape, order)
 
 

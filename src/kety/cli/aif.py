@@ -10,7 +10,8 @@ import click
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, option, quiet, say
 from kety.cli.dicom_defaults import INPUTS, output_name
 from kety.cli.fit import source_of, study_of
-from kety.cli.fit_options import FILE, OUTPUT, study_options
+from kety.cli.fit_options import OUTPUT
+from kety.cli.study_options import FILE, study_options
 
 
 @click.command(cls=SectionCommand, short_help="Find the arterial input in a series, and show it.")

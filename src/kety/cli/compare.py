@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, option, quiet, say, table
-from kety.cli.fit_options import FILE
+from kety.cli.study_options import FILE
 from kety.errors import KetyError
 
 STUDIES: Final = "Studies and regions"

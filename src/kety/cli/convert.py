@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, option, quiet, say
-from kety.cli.fit_options import SERIES, WHICH
+from kety.cli.study_options import FILE, SERIES, WHICH
 
 OUTPUT = "Output"
-FILE = click.Path(path_type=Path)
 
 
 @click.command(cls=SectionCommand, short_help="Between DICOM and NIfTI: series, maps and masks.")

@@ -20,7 +20,8 @@ from kety.cli.common import (
 )
 from kety.cli.dicom_defaults import named_input, output_name
 from kety.cli.fit import source_of, study_of
-from kety.cli.fit_options import FORMATS, INPUT, output_options, study_options
+from kety.cli.fit_options import FORMATS, output_options
+from kety.cli.study_options import INPUT, study_options
 
 CURVES: Final = "Description of the curves"
 DECONVOLUTION: Final = "Deconvolution"

@@ -17,7 +17,8 @@ from kety.cli.common import (
     say,
 )
 from kety.cli.dicom_defaults import output_name
-from kety.cli.fit_options import FILE, OUTPUT, SERIES, WHICH
+from kety.cli.fit_options import OUTPUT
+from kety.cli.study_options import FILE, SERIES, WHICH
 
 
 @click.command(cls=SectionCommand, short_help="Make a mask from a series: body, bone, enhancing.")
@@ -93,6 +94,8 @@ def command(**options: Any) -> None:
             path, series=options["which"], times=times, modality=options["modality"]
         )
         mask = make_mask(series, kind, baseline=options["baseline_frames"])
+        if series.mask is not None:
+            mask &= series.mask  # without the padding of DICOM
         sidecar = {
             "GeneratedBy": bids.generated_by(),
             "LongName": KINDS[kind][0],

@@ -10,8 +10,9 @@ from typing import Any, Final
 import click
 
 from kety.cli import common
-from kety.cli.fit_options import FILE, MODEL, OUTPUT, fit_options
+from kety.cli.fit_options import MODEL, OUTPUT, fit_options
 from kety.cli.solver_options import SOLVER, discretization_of, optimizer_of
+from kety.cli.study_options import FILE
 from kety.errors import KetyError
 
 

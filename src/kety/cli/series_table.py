@@ -44,8 +44,7 @@ def describe_dicom(path: Path) -> None:
 
     found = find_series(path)
     if not found.series and not found.others:
-        why = "".join(f"; {one.file} {one.reason}" for one in found.problems[:1])
-        raise KetyError(f"{path}: holds neither DICOM nor the fit.json of maps{why}")
+        raise KetyError(f"{path}: {_nothing(found)}")
     images = len({image.file for one in found.series for image in one.images})
     patients = "" if found.patients < 2 else f" of {found.patients} patients"
     _say("DICOM", f"{path}: {images:,} files of CT or MR images{patients}")
@@ -64,6 +63,19 @@ def describe_dicom(path: Path) -> None:
     for name, count in found.others.items():
         _say("other", f"{count:,} × {name}")
     _say_problems(found.problems)
+
+
+def _nothing(found: Found) -> str:
+    """What there is in a path without any DICOM, and what to do."""
+    files = found.problems
+    if not files:
+        return "is empty; name a folder of DICOM files or of maps"
+    if files[0].file == found.path.name:
+        return files[0].reason
+    images = [one.file for one in files if one.file.endswith((".nii", ".nii.gz"))]
+    if images:
+        return f"holds NIfTI, no DICOM and no fit.json of maps; name one image, such as {images[0]}"
+    return f"holds neither DICOM nor the fit.json of maps; {files[0].file} {files[0].reason}"
 
 
 def _say_table(found: Found) -> None:

@@ -86,7 +86,7 @@ def minimise(
     return Minimum(values, cost)
 
 
-def _weighted(problem: Problem, rows: Floats) -> Floats:
+def weighted(problem: Problem, rows: Floats) -> Floats:
     """Rows (V, T, ...) times the roots of the weights, less what a constant takes up."""
     shape = (1, -1, *(1,) * (rows.ndim - 2))
     if problem.weights is None:
@@ -100,7 +100,7 @@ def _weighted(problem: Problem, rows: Floats) -> Floats:
 def _costs(
     model: ExactModel, curves: Floats, values: Floats, held: Held | None
 ) -> tuple[Floats, Floats]:
-    residual = _weighted(model.problem, curves - model.curves(values))
+    residual = weighted(model.problem, curves - model.curves(values))
     cost = np.einsum("vt,vt->v", residual, residual)
     if held is None:
         return cost, cost.copy()
@@ -112,8 +112,8 @@ def _normal_equations(
 ) -> tuple[Floats, Floats]:
     """J'J (V, P, P) and J'r (V, P)."""
     fitted, slopes = model.curves_and_slopes(values)
-    residual = _weighted(model.problem, curves - fitted)
-    slopes = _weighted(model.problem, slopes)
+    residual = weighted(model.problem, curves - fitted)
+    slopes = weighted(model.problem, slopes)
     normal = np.matmul(slopes.transpose(0, 2, 1), slopes)
     gradient = np.einsum("vtp,vt->vp", slopes, residual)
     if held is not None:

@@ -52,11 +52,14 @@ def lost_by_needs(
             continue
         without = np.zeros(len(status), np.bool_)
         for group in quantity.needs:
-            present = [known(name, NEEDED) for name in group if name in values]
-            if present:
-                without |= ~np.any(present, axis=0)
+            present = [name for name in group if name in values]
+            if not fixed.issuperset(present):
+                without |= ~np.any([known(name, NEEDED) for name in present], axis=0)
         for name in quantity.over:
             without |= ~known(name, DENOMINATOR)
+        if isinstance(quantity, Parameter) and quantity.is_delay:
+            # At its bound it has no error to be believed, and the bound is what to see to.
+            without &= ~np.isnan(errors[quantity.name])
         lost[quantity.name] = without & fitted
     return lost
 

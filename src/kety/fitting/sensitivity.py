@@ -44,6 +44,10 @@ class ExactModel:
         assert slopes is not None
         return curves, slopes * np.where(self.upper > self.lower, self._factors, 0.0)
 
+    def curves_of(self, theta: NDArray[np.floating]) -> Floats:
+        """Curves (V, T) at the solver's quantities (V, P) of the model's parameters."""
+        return self._evaluate(theta.astype(np.float64), False)[0]
+
     def _evaluate(self, theta: Floats, jacobian: bool) -> tuple[Floats, Floats | None]:
         if self._kernel is None:
             return ode_curves(self.problem, theta, jacobian)

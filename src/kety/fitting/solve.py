@@ -26,7 +26,12 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
     if problem.by_terms:
         from kety.fitting.terms import prepare_terms
 
-        return prepare_terms(problem, options)
+        solve = prepare_terms(problem, options)
+        if not problem.model.profiled:
+            return solve
+        from kety.fitting.profiled_errors import with_profiled_errors
+
+        return with_profiled_errors(problem, options, solve)
     return engine.prepare(problem, options)
 
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.inputs.candidates import Pool
 from kety.inputs.criteria import Candidate, rivals
+from kety.inputs.pool import Pool
 
 Floats = NDArray[np.float64]
 

@@ -10,11 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.inputs.bolus import bolus_of, noise_of
-from kety.inputs.candidates import Pool, clusters_of, core_of, make_pool
+from kety.inputs.candidates import clusters_of, core_of
 from kety.inputs.concerns import INSTEAD, concerns, motion, nothing
 from kety.inputs.criteria import Candidate, judge, overall
 from kety.inputs.function import InputFunction
 from kety.inputs.movement import displacements
+from kety.inputs.pool import Pool, make_pool
+from kety.inputs.screening import drawn
 from kety.signal.baseline import (
     baseline_frames,
     check_series,
@@ -143,10 +145,10 @@ def find_artery(
     inside = None if mask is None else np.asarray(mask) != 0
     if baseline is not None:
         before = resolve_frames(baseline, seconds.size)
-    elif quantity in ("enhancement", "concentration"):
-        before = _first_frames(series, seconds, inside)
     else:
-        before = _steady(series, _first_frames(series, seconds, inside), inside, quantity)
+        before = _first_frames(series, seconds, voxels)
+        if quantity == "signal":
+            before = _steady(series, before, inside)
     if before[-1] + 4 > seconds.size:
         raise KetyError(
             f"no artery was found: {seconds.size - 1 - int(before[-1])} frames follow the arrival "
@@ -219,23 +221,22 @@ def _checked(
 
 
 def _first_frames(
-    series: NDArray[Any], seconds: Floats, inside: NDArray[np.bool_] | None
+    series: NDArray[Any], seconds: Floats, voxels: NDArray[np.intp]
 ) -> NDArray[np.intp]:
+    """The frames before contrast agent by the mean of what enhances most among the voxels."""
+    curves = series.reshape(-1, seconds.size, order=memory_order(series))
     try:
-        return baseline_frames(enhancing_curve(series, mask=inside), seconds)
+        return baseline_frames(enhancing_curve(curves[drawn(voxels)]), seconds)
     except KetyError as error:
         moved = displacements(series, np.arange(2))
         raise KetyError(f"no artery was found: {error}{motion(moved)}") from error
 
 
 def _steady(
-    series: NDArray[Any],
-    before: NDArray[np.intp],
-    inside: NDArray[np.bool_] | None,
-    quantity: str,
+    series: NDArray[Any], before: NDArray[np.intp], inside: NDArray[np.bool_] | None
 ) -> NDArray[np.intp]:
     """The frames before contrast agent without those before the steady state of an MR signal."""
-    if quantity != "signal" or before.size < 3:
+    if before.size < 3:
         return before
     means = [float(np.nanmean(_inside(series[..., f], inside))) for f in before.tolist()]
     level = float(np.median(means[1:]))

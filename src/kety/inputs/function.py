@@ -112,7 +112,11 @@ class InputFunction:
             from scipy.interpolate import CubicSpline, PchipInterpolator
 
             kind = CubicSpline if self.interpolation == "cubic" else PchipInterpolator
-            table = np.ascontiguousarray(kind(self.times, self.concentration).c[::-1].T)
+            # A slope is the harmonic mean of its neighbours: 0, as it should be, where one of them
+            # is so small that its inverse overflows.
+            with np.errstate(over="ignore"):
+                spline = kind(self.times, self.concentration)
+            table = np.ascontiguousarray(spline.c[::-1].T)
         table.flags.writeable = False
         return table
 

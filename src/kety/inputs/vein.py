@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.inputs.bolus import Bolus, bolus_of
-from kety.inputs.candidates import clusters_of, core_of, make_pool
+from kety.inputs.candidates import clusters_of, core_of
 from kety.inputs.criteria import CLEAR, FEWEST, LOPSIDED, lopsided, step_of
 from kety.inputs.extraction import ArterialInput
 from kety.inputs.function import InputFunction
 from kety.inputs.gamma import first_pass
+from kety.inputs.pool import make_pool
 from kety.signal.baseline import check_series, flat_mask, memory_order
 
 LATER: Final = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -226,6 +227,7 @@ def write_mask(
     codes: tuple[int, int] = (1, 1),
     images: Sequence[Any] | None = None,
     label: str = "mask",
+    made_at: datetime | None = None,
     overwrite: bool = True,
 ) -> Path:
     """Write a mask: an image of 0 and 1, or a DICOM Segmentation.
@@ -243,6 +245,9 @@ def write_mask(
         without them it is of a study of nobody.
     label
         What a Segmentation calls it.
+    made_at
+        What a Segmentation says of when it was made, and that equal ones are to be equal files, see
+        `kety.io.dicom.segmentation.write`.
     overwrite
         Whether an existing file may be replaced.
 
@@ -259,7 +264,9 @@ def write_mask(
     output_folder(path.parent)
     with Batch(overwrite=overwrite) as batch, batch.open(path) as stream:
         if known.folders:
-            known.collection.write_mask(stream, mask, grid, images=images, label=label)
+            known.collection.write_mask(
+                stream, mask, grid, images=images, label=label, made_at=made_at
+            )
         else:
             volume = Volume(mask.astype(np.uint8), grid, label, codes)
             known.codec.write(stream, path, volume)

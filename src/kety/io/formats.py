@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, cast
 
@@ -71,8 +72,12 @@ class Collection(Protocol):
         *,
         images: Sequence[Any] | None = None,
         label: str = "mask",
+        made_at: datetime | None = None,
     ) -> None:
-        """Write a mask to an open file; ``images`` are the headers that it refers to."""
+        """Write a mask to an open file; ``images`` are the headers that it refers to.
+
+        ``made_at`` is when it was made: equal masks of one moment are equal files.
+        """
 
     def map_writer(
         self, paths: Sequence[Path], *, images: Sequence[Any] | None = None, curves: str = ""

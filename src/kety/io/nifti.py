@@ -33,9 +33,10 @@ _S: Final[Mapping[str, float]] = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 def read(path: str | os.PathLike[str]) -> Volume:
     """Read a file with its JSON sidecar.
 
-    The file's scaling is applied. Integers become float32 and floats keep their precision.
-    Uncompressed floats without scaling stay on disk, mapped copy-on-write; everything else is
-    read. Arrays are Fortran ordered, as the files are.
+    The file's scaling is applied. Integers become float32, but for a series of int16 that stays
+    whole within int16, which stays that; floats keep their precision. Uncompressed floats, and
+    such a series, without scaling stay on disk, mapped copy-on-write; everything else is read.
+    Arrays are Fortran ordered, as the files are.
 
     Raises
     ------
@@ -151,12 +152,27 @@ def _scaled(raw: NDArray[Any], slope: float, inter: float) -> NDArray[Any]:
     """Apply the file's scaling in double precision, frame by frame to bound memory."""
     floating = raw.dtype.kind == "f"
     dtype = np.dtype(f"f{min(raw.dtype.itemsize, 8)}") if floating else np.dtype("f4")
+    if _stays_whole(raw, slope, inter):
+        dtype = np.dtype("i2")
     if (slope, inter) == (1.0, 0.0):
         return raw.astype(dtype, order="K", copy=False)
     data = np.empty(raw.shape, dtype, order="F")
     for frame in np.ndindex(raw.shape[3:]):
         data[..., *frame] = raw[..., *frame] * np.float64(slope) + inter
     return data
+
+
+def _stays_whole(raw: NDArray[Any], slope: float, inter: float) -> bool:
+    """Whether a series is of int16 and stays so by the file's scaling: half the memory."""
+    if raw.ndim < 4 or raw.dtype.newbyteorder("=") != np.int16:
+        return False
+    if (slope, inter) == (1.0, 0.0):
+        return True
+    if not (slope.is_integer() and inter.is_integer()):
+        return False
+    ends = [float(raw.min()) * slope + inter, float(raw.max()) * slope + inter]
+    limits = np.iinfo(np.int16)
+    return min(ends) >= limits.min and max(ends) <= limits.max
 
 
 def _codes(path: Path, header: Any) -> tuple[int, int]:

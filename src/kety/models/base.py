@@ -206,6 +206,9 @@ class Model:
         Where the search for its parameters looks: see `kety.models.starts.Recipe`.
     inputs : int
         2 for a model with an arterial and a portal input.
+    profiled : str
+        Of a model of several terms: a parameter along which the likelihood is often no parabola.
+        Its error, and what others owe to it, is measured on its profile; empty where none is.
     """
 
     name: str
@@ -218,6 +221,7 @@ class Model:
     inner: tuple[Transform, Transform] | None = None
     starts: Recipe | None = None
     inputs: int = 1
+    profiled: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

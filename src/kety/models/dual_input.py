@@ -188,6 +188,7 @@ DUAL_INPUT_ONE_COMPARTMENT = Model(
     terms=_one,
     starts=Recipe(_one_nodes, _one_start),
     inputs=2,
+    profiled="haf",
 )
 DUAL_INPUT_TWO_COMPARTMENT = Model(
     "dual_input_two_compartment",
@@ -200,4 +201,5 @@ DUAL_INPUT_TWO_COMPARTMENT = Model(
     inner=(_two_inner, _two_back),
     starts=Recipe(_two_nodes, _two_start),
     inputs=2,
+    profiled="haf",
 )

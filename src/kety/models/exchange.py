@@ -33,6 +33,8 @@ FP = Parameter(
     least=1e-3,
     needs=(("fp",),),
 )
+FP_OVER_TRANSIT = replace(FP, over=("mtt",))
+"""Of a model whose ``mtt`` is the transit of the plasma alone: the flow is a volume over it."""
 PS = Parameter(
     "ps",
     "1/min",
@@ -225,7 +227,7 @@ TWO_COMPARTMENT_UPTAKE = Model(
     "two-compartment uptake",
     "M.IC1.008",
     "Sourbron & Buckley, Phys Med Biol 57:R1, 2012",
-    (FP, PS, VP, SHIFT),
+    (FP_OVER_TRANSIT, PS, VP, SHIFT),
     (KTRANS_SPREAD, E_SPREAD, MTT_PLASMA, VB),
     terms=_uptake,
     inner=(_uptake_inner, _uptake_back),

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from kety.models.base import Derived, Group, Model, Terms
-from kety.models.exchange import FP, PS, SHIFT, VB, VE, VP
+from kety.models.exchange import FP_OVER_TRANSIT, PS, SHIFT, VB, VE, VP
 from kety.models.starts import Curves, Nodes, Recipe, Search, exponentials, kernel_rows
 from kety.models.trace import exponential
 
@@ -103,8 +103,9 @@ TISSUE_HOMOGENEITY = Model(
     "adiabatic approximation to tissue homogeneity",
     "M.IC1.010",
     "St Lawrence & Lee, J Cereb Blood Flow Metab 18:1365, 1998",
-    (FP, PS, VE, VP, SHIFT),
+    (FP_OVER_TRANSIT, PS, VE, VP, SHIFT),
     (KTRANS_PLUG, E_PLUG, MTT_CAPILLARY, VB),
     terms=_terms,
     starts=Recipe(_nodes, _start),
+    profiled="delay",
 )

@@ -34,8 +34,10 @@ DELAY = Parameter(
     "Q.PH1.007",
     "tau",
     (-5.0, 15.0),
-    needs=(("ktrans", "vb", "k1", "fp"),),
+    needs=(("vb",), ("ktrans", "vb", "k1", "fp")),
 )
+"""Beside a free vascular term uptake alone does not tell the delay: a later one takes
+a (c - k int c exp(-k t)) from a int c exp(-k t), which the two amplitudes make up for."""
 
 
 def _ve(ktrans: Floats, kep: Floats, hematocrit: float) -> Floats:

@@ -13,10 +13,14 @@ from kety.pipeline.telling import Tell
 if TYPE_CHECKING:
     from kety.inputs import InputFunction
     from kety.signal import IodineCalibration
+    from kety.voxels import AboveLevel
 
 
 def of_iodine(
-    curves: NDArray[Any], calibration: IodineCalibration, facts: dict[str, Any], tell: Tell
+    curves: NDArray[Any] | AboveLevel,
+    calibration: IodineCalibration,
+    facts: dict[str, Any],
+    tell: Tell,
 ) -> tuple[NDArray[Any], str]:
     """Curves in HU as mg/mL of iodine, and that unit; how is added to the facts."""
     factor = calibration.hu_per_mg_ml

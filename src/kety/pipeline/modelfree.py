@@ -103,7 +103,7 @@ def describe(
         return maps
 
     if series.slice_times is None:
-        maps = describe_some(study.curves, series.mask, series.times)
+        maps = describe_some(np.asarray(study.curves), series.mask, series.times)
     else:
         from kety.slicewise import by_slice
 
@@ -146,7 +146,7 @@ def _arrival(study: Study) -> float:
 
     try:
         if study.arterial is None:
-            return first_rise(study.curves, study.series)[0]
+            return first_rise(np.asarray(study.curves), study.series)[0]
         times = all_times(study.series)
         return float(times[baseline_frames(study.arterial(times), times)[-1]])
     except KetyError as error:

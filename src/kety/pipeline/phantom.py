@@ -49,7 +49,7 @@ def write_phantom(
         ``labels`` (their names in the sidecar), ``truth_<parameter>`` and ``simulation.json``.
     dicom
         Write the series as the DICOM files of a scanner, in the folder ``dce``, and the masks as
-        Segmentations (``body.dcm`` and so on), whose identifiers alone differ every time.
+        Segmentations (``body.dcm`` and so on).
     record
         How it was made, for ``simulation.json``.
 
@@ -72,13 +72,14 @@ def write_phantom(
     folder = output_folder(folder)
     if dicom:
         from kety.io.dicom import source_headers
-        from kety.io.dicom.scanner import write_ct_series
+        from kety.io.dicom.scanner import Exposure, write_ct_series
 
         write_ct_series(phantom.series, folder / SERIES)
+        made_at = Exposure.start
         images, extension = source_headers(folder / SERIES), ".dcm"
     else:
         write_series(phantom.series, folder / f"{SERIES}{NIFTI}")
-        images, extension = None, NIFTI
+        images, extension, made_at = None, NIFTI, None
     affine = phantom.series.affine
 
     def save(name: str, data: NDArray[Any], **sidecar: Any) -> None:
@@ -87,7 +88,7 @@ def write_phantom(
     masks = {"body": phantom.body, "aorta": phantom.mask("aorta"), "tumour": phantom.roi}
     for name, mask in masks.items():
         path = folder / f"{name}{extension}"
-        write_mask(mask, path, affine=affine, images=images, label=name)
+        write_mask(mask, path, affine=affine, images=images, label=name, made_at=made_at)
     with Batch() as batch:
         batch.write(folder / INPUT, _input_table(phantom).encode())
     save("labels", phantom.labels, Levels=phantom.label_names)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kety.preprocess import Blocks, Box
     from kety.series import Series
     from kety.signal import Frames
+    from kety.voxels import AboveLevel
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,12 @@ def keep_of(denoise: str | None) -> int | Literal["auto"] | None:
 
 
 def denoised(
-    curves: NDArray[Any],
+    curves: NDArray[Any] | AboveLevel,
     series: Series,
     keep: int | Literal["auto"] | None,
     facts: dict[str, Any],
     tell: Tell,
-) -> NDArray[Any]:
+) -> NDArray[Any] | AboveLevel:
     """Denoise curves (X, Y, Z, T) where asked to; what was done is added to the facts.
 
     Warns that standard errors take no account of it.
@@ -155,6 +156,7 @@ def denoised(
         return curves
     from kety.preprocess import choose_keep, dct_denoise, effective_frames
 
+    curves = np.asarray(curves)
     times, frames = series.times, series.times.size
     chosen = choose_keep(curves, times, mask=series.mask) if keep == "auto" else keep
     result = dct_denoise(curves, times, chosen, mask=series.mask)
@@ -226,7 +228,7 @@ def made_mask(
 
 def weights_of(
     noise: str | os.PathLike[str] | None,
-    curves: NDArray[Any],
+    curves: NDArray[Any] | AboveLevel,
     series: Series,
     unit: str,
     facts: dict[str, Any],

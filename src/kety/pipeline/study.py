@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
-from kety.pipeline import arterial
 from kety.pipeline.arrival import find_baseline, frame_ends, frames_in_words, given_input
 from kety.pipeline.arterial import InputSource
 from kety.pipeline.conversion import Conversion, Scan, read_scan, unconverted
@@ -31,12 +30,14 @@ from kety.pipeline.preparation import (
 from kety.pipeline.provenance import files_of
 from kety.pipeline.telling import Tell, count, silent
 from kety.pipeline.vessel import masks_of, treated, vessel_of
+from kety.pipeline.vessel_input import input_in_words, of_blood, portal_input, vessel_input
 
 if TYPE_CHECKING:
     from kety.inputs import InputFunction, Vessel
     from kety.preprocess import Box
     from kety.series import Series, Volume
     from kety.signal import Frames
+    from kety.voxels import AboveLevel
 
 PathLike = str | os.PathLike[str]
 
@@ -60,7 +61,8 @@ class Study:
     arterial
         Arterial input, in ``unit``; None where the study was read without one.
     curves
-        (X, Y, Z, T) in ``unit``; NaN where the signal has no concentration.
+        (X, Y, Z, T) in ``unit``; NaN where the signal has no concentration. Those of CT numbers
+        are computed from the series where they are read.
     unit
         ``"HU"`` above baseline, ``"mg/mL"`` of iodine or ``"mM"``.
     baseline
@@ -87,7 +89,7 @@ class Study:
 
     series: Series
     arterial: InputFunction | None
-    curves: NDArray[Any]
+    curves: NDArray[Any] | AboveLevel
     unit: str
     baseline: NDArray[np.intp] | None = None
     scan: Scan | None = None
@@ -236,7 +238,7 @@ def read_study(
         scan = blood = read_scan(conversion, whole, wanted, tell, region)
         facts |= scan.facts
         if source is not None and vessel is not None and region:
-            blood = read_scan(_of_blood(conversion, source), whole, masks.all, silent)
+            blood = read_scan(of_blood(conversion, source), whole, masks.all, silent)
     curves = _convert(series, baseline, scan, facts, tell)
     curves = denoised(curves, series, keep, facts, tell)
     if calibration is not None:
@@ -246,7 +248,7 @@ def read_study(
     if source is not None and vessel is not None:
 
         def curve_of(mask: NDArray[np.bool_], words: str) -> InputFunction:
-            return _vessel_input(source, whole, mask, baseline, blood, words)
+            return vessel_input(source, whole, mask, baseline, blood, words)
 
         words = "found in an artery" if source.mask is None else f"in {Path(source.mask).name}"
         aif, artery = vessel_of(masks, whole, curve_of(vessel, words), curve_of, tell)
@@ -263,13 +265,13 @@ def read_study(
 
             # It is named after a file, which may be named after the patient.
             aif = replace(aif, name=without_patients(dicom[0], aif.name))
-        tell("input", _described(aif, unit))
+        tell("input", input_in_words(aif, unit))
     files = files_of(Path(path), source, conversion, times, mask)
     second = None
     if portal is not None:
-        second = _portal_input(portal, whole, QUANTITIES[quantity][1], baseline, conversion)
+        second = portal_input(portal, whole, QUANTITIES[quantity][1], baseline, conversion)
         second = scaled(second, calibration)
-        tell("portal", _described(second, unit))
+        tell("portal", input_in_words(second, unit))
         files["portal"] = tuple(Path(n) for n in (portal.table, portal.mask) if n is not None)
     grid = _grid(whole) if region else None
     return Study(
@@ -287,39 +289,6 @@ def read_study(
         second,
         dicom,
         weights,
-    )
-
-
-def _portal_input(
-    source: InputSource,
-    series: Series,
-    unit: str,
-    baseline: NDArray[np.intp] | None,
-    conversion: Conversion,
-) -> InputFunction:
-    """The portal vein's input, from a table or a mask over the whole series."""
-    from kety.io import read_mask
-
-    if source.table is not None:
-        found = arterial.read_table_input(source, unit, conversion.calibration(series))
-    elif source.mask is not None:
-        vessel = read_mask(source.mask, like=series)
-        # MR signal without a baseline holds concentration already.
-        signal = unit == "mM" and baseline is not None
-        scan = read_scan(_of_blood(conversion, source), series, vessel, silent) if signal else None
-        words = f"in {Path(source.mask).name}"
-        found = _vessel_input(source, series, vessel, baseline, scan, words)
-    else:
-        raise KetyError("the portal vein's input comes from a CSV table or a mask")
-    return found
-
-
-def _of_blood(conversion: Conversion, source: InputSource) -> Conversion:
-    """The conversion without the images that a given T1 of blood makes useless."""
-    if source.t10 is None:
-        return conversion
-    return replace(
-        conversion, t10=source.t10, vfa=(), vfa_angles=(), vfa_method=None, vfa_repetition_time=None
     )
 
 
@@ -358,12 +327,17 @@ def _read_series(
             f"{series.source}: {quantity} is what {expected} series hold, but this one is "
             f"{series.modality}; valid for it: {valid}"
         )
-    made = ""
+    made, measured, wanted = "", series.mask, None
     if kind is not None:
         made = f", made from the series ({kind})"
-        series = replace(series, mask=made_mask(series, kind, quantity, baseline))
+        wanted = made_mask(series, kind, quantity, baseline)
     elif mask is not None:
-        series = replace(series, mask=read_mask(mask, like=series))
+        wanted = read_mask(mask, like=series)
+    if wanted is not None:
+        series = replace(series, mask=wanted if measured is None else wanted & measured)
+    if measured is not None:
+        padding = int(np.count_nonzero(~measured & (True if wanted is None else wanted)))
+        made += f"; {count(padding, 'voxel')} of padding left out" if padding else ""
     tell("series", f"{series.source}: {words}, {described(series)}{made}")
     span = f"{series.times[0]:g} to {series.times[-1]:g} s"
     tell("frames", f"{series.times.size} from {span} ({series.times_from})")
@@ -378,47 +352,14 @@ def _convert(
     scan: Scan | None,
     facts: dict[str, Any],
     tell: Tell,
-) -> NDArray[Any]:
+) -> NDArray[Any] | AboveLevel:
     """Curves (X, Y, Z, T) of the series; what could not be converted is added to the facts."""
     if baseline is None:
         return series.data
     if scan is None:
-        from kety.signal import enhancement
+        from kety.signal import above_baseline
 
-        return enhancement(series.data, baseline)
+        return above_baseline(series.data, baseline)
     curves, status = scan.concentration(series.data, baseline, mask=series.mask)
     facts["not_converted"] = unconverted(status, tell)
     return curves
-
-
-def _vessel_input(
-    source: InputSource,
-    series: Series,
-    vessel: NDArray[np.bool_],
-    baseline: NDArray[np.intp] | None,
-    scan: Scan | None,
-    words: str,
-) -> InputFunction:
-    curves = np.asarray(series.data[vessel])
-    if scan is not None and baseline is not None:
-        blood = scan if source.t10 is None else replace(scan, t10=source.t10)
-        curves, _ = blood.concentration(curves, baseline, voxels=vessel)
-        if not np.isfinite(curves).all(axis=1).any():
-            raise KetyError(
-                f"the artery's signal lies beyond any concentration in all of its "
-                f"{count(len(curves), 'voxel')}; check T1 of blood, TR and flip angle, or give "
-                "another input"
-            )
-    elif baseline is not None:
-        from kety.signal import enhancement
-
-        curves = enhancement(curves, baseline)
-    return arterial.mask_input(source, curves, vessel, series, words)
-
-
-def _described(aif: InputFunction, unit: str) -> str:
-    peak = int(np.argmax(aif.concentration))
-    return (
-        f"{aif.name}: {aif.site}, peak {aif.concentration[peak]:.3g} {unit} at "
-        f"{aif.times[peak]:.3g} s, hematocrit {aif.hematocrit:g}, {aif.interpolation}"
-    )

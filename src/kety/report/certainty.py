@@ -7,7 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.report.content import Block, Cell, Study, Table, number, percent, quantity
+from kety.report.blocks import Block, Cell, Table
+from kety.report.content import Study, quantity
+from kety.report.numbers import number, percent
 
 RESIDUALS: Final = {
     "iid": "drawn with replacement",

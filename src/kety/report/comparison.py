@@ -15,19 +15,9 @@ from kety.comparison.regions import EVERYWHERE
 from kety.fitting.status import FITTED, Status
 from kety.report import comparison_figures
 from kety.report import comparison_words as words
+from kety.report.blocks import Block, Cell, Chart, Charts, Findings, Level, Paragraph, Table, Tiles
 from kety.report.comparison_maps import map_blocks
-from kety.report.content import (
-    Block,
-    Cell,
-    Chart,
-    Charts,
-    Findings,
-    Level,
-    Paragraph,
-    Table,
-    Tiles,
-    symbol,
-)
+from kety.report.content import symbol
 from kety.report.figures import calibration
 from kety.report.numbers import percent
 from kety.report.windows import WINDOWS

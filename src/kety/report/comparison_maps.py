@@ -9,7 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from kety.report import rasters
-from kety.report.content import Block, Maps, Panel, Paragraph, Picture, symbol
+from kety.report.blocks import Block, Maps, Panel, Paragraph, Picture
+from kety.report.content import symbol
 from kety.report.pictures import Frame, Scene, map_panel
 from kety.report.windows import Window, window_for
 

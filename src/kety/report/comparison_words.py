@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from kety.report.content import Finding
+from kety.report.blocks import Finding
 from kety.report.numbers import number, percent
 
 if TYPE_CHECKING:

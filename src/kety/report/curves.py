@@ -10,19 +10,9 @@ from numpy.typing import NDArray
 
 from kety.fitting.status import Status
 from kety.report import figures
-from kety.report.content import (
-    Block,
-    Cell,
-    Chart,
-    Charts,
-    Facts,
-    Paragraph,
-    Study,
-    Table,
-    number,
-    symbol,
-    tick,
-)
+from kety.report.blocks import Block, Cell, Chart, Charts, Facts, Paragraph, Table
+from kety.report.content import Study, symbol
+from kety.report.numbers import number, tick
 from kety.report.summary import Residuals, at_frames, measured, simulate
 from kety.report.vessel import vessel_blocks
 

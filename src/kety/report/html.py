@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     import xarray
 
     from kety.inputs import InputFunction, Vessel
+    from kety.voxels import AboveLevel
 
 
 def write_report(
     path: str | os.PathLike[str],
     *,
     maps: xarray.Dataset,
-    curves: NDArray[Any],
+    curves: NDArray[Any] | AboveLevel,
     times: ArrayLike,
     aif: InputFunction | None,
     title: str,

@@ -16,7 +16,7 @@ from kety.joint.estimate import BEYOND
 from kety.joint.maps import VOXELWISE
 from kety.joint_words import concerns, estimated_jointly, gain, took_part
 from kety.report import joint_figures
-from kety.report.content import (
+from kety.report.blocks import (
     Block,
     Cell,
     Chart,
@@ -27,15 +27,11 @@ from kety.report.content import (
     Maps,
     Panel,
     Paragraph,
-    Study,
     Table,
     Tiles,
-    number,
-    percent,
-    quantity,
-    symbol,
-    tick,
 )
+from kety.report.content import Study, quantity, symbol
+from kety.report.numbers import number, percent, tick
 from kety.report.pictures import Frame, Scene, map_panel, scene_of
 from kety.report.windows import Window
 

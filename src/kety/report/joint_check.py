@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kety.joint_words import concerns, estimated_jointly, gain, gain_in_words, strength_in_words
-from kety.report.content import Finding
+from kety.report.blocks import Finding
 
 if TYPE_CHECKING:
     import xarray

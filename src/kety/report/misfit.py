@@ -13,7 +13,9 @@ from kety.errors import KetyError
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.sensitivity import ExactModel
 from kety.models import get_model
-from kety.report.content import Finding, Study, percent
+from kety.report.blocks import Finding
+from kety.report.content import Study
+from kety.report.numbers import percent
 from kety.residuals import AUTOCORRELATION, BAND, whiteness
 
 CHANCE: Final = 0.05

@@ -9,19 +9,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from kety.fitting.status import Status
-from kety.report.content import (
-    Bar,
-    Block,
-    Cell,
-    Finding,
-    Findings,
-    Study,
-    Table,
-    Tiles,
-    number,
-    percent,
-    quantity,
-)
+from kety.report.blocks import Bar, Block, Cell, Finding, Findings, Table, Tiles
+from kety.report.content import Study, quantity
+from kety.report.numbers import number, percent
 from kety.report.rasters import STATUS_COLOURS
 
 _SENTENCES: Final = {

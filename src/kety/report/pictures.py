@@ -11,19 +11,9 @@ from numpy.typing import NDArray
 
 from kety.fitting.status import Status
 from kety.report import rasters
-from kety.report.content import (
-    Block,
-    ColourBar,
-    Maps,
-    Panel,
-    Paragraph,
-    Picture,
-    Study,
-    number,
-    percent,
-    symbol,
-    tick,
-)
+from kety.report.blocks import Block, ColourBar, Maps, Panel, Paragraph, Picture
+from kety.report.content import Study, symbol
+from kety.report.numbers import number, percent, tick
 from kety.report.windows import Window
 
 _TICKS = 5

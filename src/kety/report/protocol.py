@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from kety.io.atomic import Batch, output_folder
 from kety.report import protocol_figures, protocol_verdict
-from kety.report.content import Cell, Chart, Charts, Table, symbol
+from kety.report.blocks import Cell, Chart, Charts, Table
+from kety.report.content import symbol
 from kety.report.protocol_verdict import MARKS, TYPICAL, Verdict
 from kety.report.windows import WINDOWS
 

@@ -13,11 +13,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from kety.report.blocks import Block, Cell, Table
 from kety.report.certainty import certainty_blocks
-from kety.report.content import Block, Cell, Study, Table, quantity, tick
+from kety.report.content import Study, quantity
 from kety.report.curves import curve_blocks, input_blocks
 from kety.report.joint import joint_blocks
 from kety.report.modelfree import summary_blocks
+from kety.report.numbers import tick
 from kety.report.pictures import map_blocks
 from kety.report.selection import selection_blocks
 from kety.report.summary import Residuals, determined, residuals

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kety.fitting.status import Status
 from kety.models import get_model
 from kety.report import rasters
-from kety.report.content import (
+from kety.report.blocks import (
     Bar,
     Block,
     Cell,
@@ -21,11 +21,10 @@ from kety.report.content import (
     Maps,
     Panel,
     Picture,
-    Study,
     Table,
-    number,
-    percent,
 )
+from kety.report.content import Study
+from kety.report.numbers import number, percent
 from kety.report.pictures import Scene, map_panel, scene_of
 from kety.report.windows import Window
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.status import Status
-from kety.report.content import Finding, Level, Study, number, percent
+from kety.report.blocks import Finding, Level
+from kety.report.content import Study
 from kety.report.joint_check import joint_findings
 from kety.report.misfit import Misfit, misfit, misfit_findings
+from kety.report.numbers import number, percent
 from kety.report.precision import SECONDS, Precision
 
 _SAMPLE = 1000

@@ -13,19 +13,9 @@ from numpy.typing import NDArray
 from kety.joint.maps import VOXELWISE
 from kety.joint_words import estimated_jointly
 from kety.report import figures
-from kety.report.content import (
-    Block,
-    Cell,
-    Chart,
-    Charts,
-    Maps,
-    Study,
-    Table,
-    number,
-    percent,
-    quantity,
-    symbol,
-)
+from kety.report.blocks import Block, Cell, Chart, Charts, Maps, Table
+from kety.report.content import Study, quantity, symbol
+from kety.report.numbers import number, percent
 from kety.report.pictures import map_panel, scene_of
 from kety.report.windows import ERROR_FRACTION
 

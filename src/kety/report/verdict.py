@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from kety.fitting.status import SENTENCES, Status
 from kety.report import figures
-from kety.report.content import (
+from kety.report.blocks import (
     Bar,
     Block,
     Cell,
@@ -19,15 +19,11 @@ from kety.report.content import (
     Findings,
     Level,
     Paragraph,
-    Study,
     Table,
     Tiles,
-    number,
-    percent,
-    quantity,
-    symbol,
-    tick,
 )
+from kety.report.content import Study, quantity, symbol
+from kety.report.numbers import number, percent, tick
 from kety.report.precision import Precision, precision
 from kety.report.rasters import STATUS_COLOURS
 from kety.report.summary import Evidence, Residuals, find

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from kety.report import figures, rasters
-from kety.report.content import (
+from kety.report.blocks import (
     Block,
     Cell,
     Chart,
@@ -21,8 +21,8 @@ from kety.report.content import (
     Panel,
     Picture,
     Table,
-    number,
 )
+from kety.report.numbers import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

@@ -3,6 +3,7 @@
 from kety.signal.baseline import Frames, baseline_frames, enhancing_curve, resolve_frames
 from kety.signal.ct import (
     IodineCalibration,
+    above_baseline,
     enhancement,
     given_calibration,
     iodine_calibration,
@@ -31,6 +32,7 @@ __all__ = [
     "IodineCalibration",
     "T1Map",
     "T1Status",
+    "above_baseline",
     "baseline_frames",
     "concentration_from_signal",
     "enhancement",

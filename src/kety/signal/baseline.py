@@ -240,7 +240,9 @@ def enhancing_curve(
     order = memory_order(series)
     curves = series.reshape(-1, series.shape[-1], order=order)
     voxels = flat_mask(mask, series.shape[:-1], order)
-    scores = np.concatenate([_scores(curves[block]) for block in blocks(voxels, series.shape[-1])])
+    scores = np.empty(voxels.size, dtype=np.float32)
+    for part, values in columns(curves, voxels):
+        scores[part] = _scores(values)
     finite = int(np.count_nonzero(np.isfinite(scores)))
     rising = int(np.count_nonzero(scores > 0.0))
     if rising == 0:
@@ -248,23 +250,35 @@ def enhancing_curve(
             f"none of {scores.size} voxels enhances ({finite} are finite); {_GIVE_FRAMES}"
         )
     count = min(rising, max(1, round(fraction * finite)))
-    strongest = np.sort(voxels[np.argsort(-scores, kind="stable")[:count]])
+    strongest = voxels[_highest(scores, count)]
     total = np.zeros(series.shape[-1])
     for block in blocks(strongest, series.shape[-1]):
         total += curves[block].sum(axis=0, dtype=np.float64)
     return total / count
 
 
-def _scores(block: NDArray[Any]) -> NDArray[np.float64]:
-    """Rise² / total variation of each curve (B, T); -inf where it is not finite or never rises."""
-    values = np.ascontiguousarray(block.T, dtype=np.float64)
+def _scores(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rise² / total variation of each curve (T, B); -inf where it is not finite or never rises."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        smooth = (values[:-2] + values[1:-1] + values[2:]) / 3.0
-        rise = smooth[1:].max(axis=0) - values[:2].mean(axis=0)
-        variation = np.abs(np.diff(values, axis=0)).sum(axis=0)
+        # Sums of three whole numbers are exact in single precision, unlike their means.
+        smooth = values[1:-2] + values[2:-1]
+        smooth += values[3:]
+        rise = smooth.max(axis=0) / np.float32(3.0) - values[:2].mean(axis=0)
+        steps = values[1:] - values[:-1]
+        variation = np.abs(steps, out=steps).sum(axis=0)
         score = rise * np.abs(rise) / variation
     good: NDArray[np.bool_] = np.isfinite(score) & (rise > 0.0)
-    return np.where(good, score, np.where(np.isfinite(variation), 0.0, -np.inf))
+    least = np.where(np.isfinite(variation), np.float32(0.0), np.float32(-np.inf))
+    return np.where(good, score, least)
+
+
+def _highest(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Increasing numbers of the `count` highest scores; of equal ones the first."""
+    least = np.partition(scores, scores.size - count)[scores.size - count]
+    chosen = scores > least
+    equal = np.flatnonzero(scores == least)
+    chosen[equal[: count - int(np.count_nonzero(chosen))]] = True
+    return np.flatnonzero(chosen)
 
 
 def check_series(name: str, data: ArrayLike, axis: str) -> NDArray[Any]:
@@ -311,3 +325,22 @@ def blocks(voxels: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
     size = max(1, _BLOCK_VALUES // width)
     for start in range(0, voxels.size, size):
         yield voxels[start : start + size]
+
+
+def columns(
+    flat: NDArray[Any], voxels: NDArray[np.intp]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Blocks of `voxels`, rows of `flat` (N, T), frame by frame: a slice of them, and their values.
+
+    The values (T, B) are in one buffer, overwritten by the next block, small enough for the cache.
+    """
+    frames = flat.shape[1]
+    size = min(max(1, _BLOCK_VALUES // frames), voxels.size)
+    buffer = np.empty((frames, size), dtype=np.float32)
+    for first in range(0, voxels.size, size):
+        rows = voxels[first : first + size]
+        whole = rows[-1] - rows[0] == rows.size - 1
+        values = buffer[:, : rows.size]
+        with np.errstate(over="ignore"):
+            values[:] = (flat[rows[0] : rows[-1] + 1] if whole else flat[rows]).T
+        yield slice(first, first + rows.size), values

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.signal.baseline import Frames, check_series, resolve_frames
+from kety.voxels import AboveLevel
 
 EFFECTIVE_KEV: Final[Mapping[float, float]] = MappingProxyType(
     {80.0: 57.5, 100.0: 64.0, 120.0: 70.0, 140.0: 76.0}
@@ -117,6 +118,11 @@ def enhancement(hu: ArrayLike, baseline: Frames) -> NDArray[Any]:
     KetyError
         If `hu` has no frame axis or is not real, or the baseline frames do not fit it.
     """
+    return np.asarray(above_baseline(hu, baseline))
+
+
+def above_baseline(hu: ArrayLike, baseline: Frames) -> AboveLevel:
+    """As `enhancement`, but computed where it is read: besides `hu` one volume is kept."""
     data = check_series("hu", hu, "T")
     frames = resolve_frames(baseline, data.shape[-1])
     level = np.zeros(data.shape[:-1])
@@ -124,7 +130,5 @@ def enhancement(hu: ArrayLike, baseline: Frames) -> NDArray[Any]:
         for frame in frames:
             level += data[..., frame]
         level /= frames.size
-        level = np.where(np.isfinite(level), level, np.nan)
-        result = np.empty_like(data, dtype=np.result_type(data.dtype, np.float32))
-        np.subtract(data, level.astype(result.dtype)[..., np.newaxis], out=result)
-    return result
+    level[~np.isfinite(level)] = np.nan
+    return AboveLevel(data, level.astype(np.result_type(data.dtype, np.float32)))

@@ -6,8 +6,6 @@ C.7.6.16), whose functional groups are laid out flat.
 
 from __future__ import annotations
 
-import math
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from kety.io.dicom.clock import Moment, datetime, day_time
 from kety.io.dicom.elements import EXPLICIT_BIG, NATIVE, Elements, NotReadable, read_elements
 from kety.io.dicom.groups import PHILIPS_SCALE, frame_values
 from kety.io.dicom.privacy import Words, patient_digest, patient_words
+from kety.io.dicom.values import Values
 from kety.units import MILLISECONDS_PER_SECOND
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
@@ -71,6 +70,8 @@ _TAGS: Final[Mapping[str, int]] = {
     "BitsStored": 0x00280101,
     "HighBit": 0x00280102,
     "PixelRepresentation": 0x00280103,
+    "PixelPaddingValue": 0x00280120,
+    "PixelPaddingRangeLimit": 0x00280121,
     "RescaleIntercept": 0x00281052,
     "RescaleSlope": 0x00281053,
     "PhilipsScaleSlope": PHILIPS_SCALE,
@@ -92,7 +93,6 @@ _NEEDED: Final = (
     "ImageOrientationPatient",
     "ImagePositionPatient",
 )
-_NUMBER: Final = re.compile(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?|[-+]?\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,7 @@ class Header:
     ``spacing`` between rows and between columns in mm, ``orientation`` the direction of a row and
     of a column. ``acquisition`` has kety's names and units (s, degrees, kV). ``protocol`` is
     whatever else must agree. ``volumetric`` tells an MR acquisition that is three-dimensional.
+    ``padding`` are the first and last stored value of pixels that were not measured.
     """
 
     patient: str
@@ -125,6 +126,7 @@ class Header:
     syntax: str
     bits: tuple[int, int, int]
     signed: bool
+    padding: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ class HeaderReader:
             If it is not DICOM, damaged, or lacks what an image must have.
         """
         found = read_elements(stream, _WANTED, _BINARY, IMAGES)
-        values = _Values({name: found.values.get(tag, "") for name, tag in _TAGS.items()})
+        values = Values({name: found.values.get(tag, "") for name, tag in _TAGS.items()})
         name = _decoded(values.text("PatientName"), values.text("SpecificCharacterSet"))
         self.words |= patient_words(values.text("PatientID"), name)
         sop_class = values.text("SOPClassUID")
@@ -195,11 +197,11 @@ class HeaderReader:
             return Other(sop_class, values.text("Modality"))
         frames = frame_values(stream, values.values)
         return [
-            self._image(_Values(one), found, file, frame, len(frames))
+            self._image(Values(one), found, file, frame, len(frames))
             for frame, one in enumerate(frames)
         ]
 
-    def _image(self, values: _Values, found: Elements, file: str, frame: int, of: int) -> Image:
+    def _image(self, values: Values, found: Elements, file: str, frame: int, of: int) -> Image:
         missing = [name for name in _NEEDED if not values.text(name)]
         if missing:
             raise NotReadable(f"lacks {', '.join(missing)}")
@@ -235,39 +237,12 @@ class HeaderReader:
         )
 
 
-class _Values:
-    """Elements by keyword, as text."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self.values = values
-
-    def text(self, name: str) -> str:
-        return self.values.get(name, "").strip()
-
-    def number(self, name: str) -> float | None:
-        """The first value as a finite number; None if it is none."""
-        first = self.text(name).partition("\\")[0].strip()
-        if not _NUMBER.fullmatch(first):
-            return None
-        value = float(first)
-        return value if math.isfinite(value) else None
-
-    def whole(self, name: str, default: int | None = None) -> int | None:
-        value = self.number(name)
-        return default if value is None else int(value)
-
-    def numbers(self, name: str, count: int) -> tuple[float, ...]:
-        parts = [part.strip() for part in self.text(name).split("\\")]
-        if len(parts) != count or not all(_NUMBER.fullmatch(part) for part in parts):
-            raise NotReadable(f"has {name} {self.text(name)!r}, expected {count} numbers")
-        return tuple(float(part) for part in parts)
-
-
-def _header(values: _Values, syntax: str) -> Header:
+def _header(values: Values, syntax: str) -> Header:
     spacing = values.numbers("PixelSpacing", 2)
     bits = values.whole("BitsAllocated", 16) or 16
     stored = values.whole("BitsStored", bits) or bits
     high = values.whole("HighBit", stored - 1)
+    signed = values.whole("PixelRepresentation", 0) == 1
     rows, columns = values.whole("Rows") or 0, values.whole("Columns") or 0
     if min(rows, columns) < 1:
         raise NotReadable(f"has {rows} rows and {columns} columns")
@@ -293,11 +268,25 @@ def _header(values: _Values, syntax: str) -> Header:
         acquisition=tuple(_acquisition(values)),
         syntax=syntax,
         bits=(bits, stored, stored - 1 if high is None else high),
-        signed=values.whole("PixelRepresentation", 0) == 1,
+        signed=signed,
+        padding=_padding(values, bits if signed else 0),
     )
 
 
-def _acquisition(values: _Values) -> Iterator[tuple[str, float]]:
+def _padding(values: Values, signed_bits: int) -> tuple[int, int] | None:
+    """The range of stored values that stand for no measurement (PS3.3, C.7.5.1.1.2)."""
+    value = values.whole("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = values.whole("PixelPaddingRangeLimit", value)
+    ends = [value, value if limit is None else limit]
+    if signed_bits:
+        # Written as an unsigned number, by mistake or since the implicit encoding is not known.
+        ends = [end - (1 << signed_bits) if end >> (signed_bits - 1) > 0 else end for end in ends]
+    return min(ends), max(ends)
+
+
+def _acquisition(values: Values) -> Iterator[tuple[str, float]]:
     """What is known of the acquisition, in kety's names and units."""
     for name, keyword, per_unit in (
         ("repetition_time", "RepetitionTime", MILLISECONDS_PER_SECOND),
@@ -310,7 +299,7 @@ def _acquisition(values: _Values) -> Iterator[tuple[str, float]]:
             yield name, value / per_unit
 
 
-def _offset(values: _Values, header: Header, found: Elements, frame: int, of: int) -> int:
+def _offset(values: Values, header: Header, found: Elements, frame: int, of: int) -> int:
     """Where the frame's pixels begin; 0 where they need a decoder."""
     allocated, stored, high = header.bits
     simple = allocated == 16 or (allocated == 8 and header.syntax != EXPLICIT_BIG)
@@ -325,7 +314,7 @@ def _offset(values: _Values, header: Header, found: Elements, frame: int, of: in
     return found.offset + frame * size
 
 
-def _philips(values: _Values) -> float:
+def _philips(values: Values) -> float:
     if "PHILIPS" not in values.text("Manufacturer").upper():
         return 0.0
     return values.number("PhilipsScaleSlope") or 0.0

@@ -92,7 +92,10 @@ class Found:
         matches = matches or [one for one in self.series if one.uids == (text,)]
         if not matches and not text.isdecimal() and text:
             words = text.casefold()
-            matches = [one for one in self.series if words in one.header.description.casefold()]
+            # As the scanner has it: what is asked for may be a part that is not shown.
+            matches = [
+                one for one in self.series if words in one.images[0].header.description.casefold()
+            ]
             whole = [one for one in matches if not one.part_of and not one.aside]
             matches = whole if len(whole) == 1 else matches
         if len(matches) != 1:

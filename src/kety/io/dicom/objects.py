@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -151,9 +152,10 @@ def write_mask(
     *,
     images: Sequence[Dataset] | None = None,
     label: str = "mask",
+    made_at: datetime | None = None,
 ) -> None:
     """Write a mask as a Segmentation of these images, see `kety.io.dicom.segmentation.write`."""
-    segmentation.write(stream, mask, affine, origin_of(images), label=label)
+    segmentation.write(stream, mask, affine, origin_of(images), label=label, made_at=made_at)
 
 
 def map_writer(

@@ -176,6 +176,8 @@ def _object(volume: Volume, origin: Origin, number: int, curves: str) -> Dataset
         **equipment(),
     )
     made.Laterality = ""
+    if whole:
+        made["PixelData"].VR = "OW"
     derive(made, frames, origin, DERIVATION)
     meanings = _meanings(sidecar)
     if meanings:

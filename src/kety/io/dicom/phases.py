@@ -176,12 +176,22 @@ def without_times(images: Sequence[Image]) -> str:
         if missing == len(images):
             continue
         if missing:
-            reasons.append(f"{clock.name} is missing in {missing:,} of {len(images):,} images")
+            reasons.append(
+                f"{clock.name} is missing in {missing:,} of {len(images):,} images{_every(seconds)}"
+            )
         elif np.ptp(seconds) == 0:
             reasons.append(f"{clock.name} is the same in all")
         else:
             reasons.append(f"{clock.name} does not increase from phase to phase")
     return "; ".join(reasons) or "they hold no times at all"
+
+
+def _every(seconds: Floats) -> str:
+    """How far apart the times that are known lie, in words, where that is always the same."""
+    steps = np.diff(np.unique(seconds[~np.isnan(seconds)]))
+    if not steps.size or np.ptp(steps) > 1e-3:
+        return ""
+    return f", the others are {steps.mean():.4g} s apart"
 
 
 def _ordered(

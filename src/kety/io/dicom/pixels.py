@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,19 @@ def scaling(images: Sequence[Image]) -> str:
     return "stored · slope + intercept"
 
 
-def load(path: Path, images: Sequence[Image], order: NDArray[np.intp]) -> NDArray[Any]:
+class Pixels(NamedTuple):
+    """The numbers of a series, and where they are measured.
+
+    ``data`` is (X, Y, Z, T), Fortran ordered; int16 where all values are whole numbers that fit,
+    else float32. ``measured`` is (X, Y, Z), False where a pixel is padding in any phase; None where
+    none is.
+    """
+
+    data: NDArray[Any]
+    measured: NDArray[np.bool_] | None
+
+
+def load(path: Path, images: Sequence[Image], order: NDArray[np.intp]) -> Pixels:
     """Read the pixels of a series.
 
     Parameters
@@ -46,10 +58,6 @@ def load(path: Path, images: Sequence[Image], order: NDArray[np.intp]) -> NDArra
         (N,), all of one matrix.
     order
         (Z, T), index of every image.
-
-    Returns
-    -------
-    (X, Y, Z, T), Fortran ordered; int16 where all values are whole numbers that fit, else float32.
 
     Raises
     ------
@@ -68,6 +76,7 @@ def load(path: Path, images: Sequence[Image], order: NDArray[np.intp]) -> NDArra
     whole = all(slope.is_integer() and intercept.is_integer() for slope, intercept in scales)
     shape = (header.columns, header.rows, *order.shape)
     data = np.empty(shape, np.int16 if whole else np.float32, order="F")
+    measured: NDArray[np.bool_] | None = None
     lost: list[Problem] = []
     seen = 0
     for file, stream in each_file(path, lost.append, by_file):
@@ -78,6 +87,11 @@ def load(path: Path, images: Sequence[Image], order: NDArray[np.intp]) -> NDArra
             if values.dtype != data.dtype:
                 data = data.astype(np.float32, order="F")
             data[(..., *places[index])] = values.T
+            padded = _padded(stored, images[index])
+            if padded is not None:
+                if measured is None:
+                    measured = np.ones(shape[:3], np.bool_, order="F")
+                measured[..., places[index][0]] &= ~padded.T
             seen += 1
     if seen < order.size:
         reason = f": {lost[0].file} {lost[0].reason}" if lost else ""
@@ -85,7 +99,16 @@ def load(path: Path, images: Sequence[Image], order: NDArray[np.intp]) -> NDArra
             f"{path}: {order.size - seen} of {order.size} images were lost while it was read"
             f"{reason}; read it again"
         )
-    return data
+    return Pixels(data, measured)
+
+
+def _padded(stored: NDArray[Any], image: Image) -> NDArray[np.bool_] | None:
+    """Where an image is padding, such as the corners of CT; None where nowhere."""
+    if image.header.padding is None:
+        return None
+    first, last = image.header.padding
+    padded = np.asarray((stored >= first) & (stored <= last))
+    return padded if padded.any() else None
 
 
 def _by_philips(images: Sequence[Image]) -> bool:

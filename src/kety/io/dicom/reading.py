@@ -65,7 +65,8 @@ def read_series(
     -------
     Data (X, Y, Z, T), X along rows and Z along their normal, in int16 where the values are whole
     numbers that fit, else float32; times from the first image; ``acquisition`` with those of
-    ``repetition_time``, ``echo_time`` (s), ``flip_angle`` (degrees) and ``kvp`` that are known.
+    ``repetition_time``, ``echo_time`` (s), ``flip_angle`` (degrees) and ``kvp`` that are known;
+    a mask of the voxels that are padding in no phase, where the headers name a padding value.
 
     Raises
     ------
@@ -79,12 +80,19 @@ def read_series(
     when, words, own = _times(times, chosen, phases, name)
     _warn(found, chosen, name)
     header = chosen.header
+    data, measured = load(Path(path), chosen.images, phases.images)
+    if measured is not None and not measured.any():
+        raise KetyError(
+            f"{name}: every voxel is padding in some phase, by the headers (Pixel Padding Value "
+            f"{header.padding}); export the series again"
+        )
     return Series(
-        load(Path(path), chosen.images, phases.images),
+        data,
         when,
         grid.affine,
         modality or header.modality,
         {**dict(header.acquisition), **(acquisition or {})},
+        measured,
         source=name,
         times_from=words,
         slice_times=own,
@@ -112,7 +120,7 @@ def read(path: str | os.PathLike[str], *, series: int | str | None = None) -> Vo
     volumes = []
     for one in chosen:
         grid, phases = _arranged(one)
-        volumes.append(load(Path(path), one.images, phases.images))
+        volumes.append(load(Path(path), one.images, phases.images).data)
     _warn(found, chosen[0], source_name(chosen[0]))
     data = volumes[0][..., 0] if volumes[0].shape[3] == 1 else volumes[0]
     if angles:
@@ -217,8 +225,12 @@ def _times(
                 f"{name}: no frame times: {without_times(series.images)}; give the times in s or a "
                 "CSV file of them"
             )
-        own = "" if phases.slice_times is None else ", each slice's own"
-        return phases.times, f"{phases.times_from} in the headers{own}", phases.slice_times
+        words = f"{phases.times_from} in the headers"
+        if phases.slice_times is not None:
+            words += ", each slice's own"
+        if phases.order_from != phases.times_from:
+            words += f", phases by {phases.order_from}"
+        return phases.times, words, phases.slice_times
     listed: Any = bids.read_times(times) if isinstance(times, str | os.PathLike) else times
     # Those of the phases that are left may be given as well as those of all.
     kept = phases.kept

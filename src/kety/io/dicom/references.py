@@ -87,7 +87,9 @@ def refer(dataset: Dataset, references: References, frames: Frames) -> None:
             del item.DerivationImageSequence
     if not references.series:
         return
-    correct_ambiguous_vr(dataset, True)  # which writing skips from here on
+    # Writing takes the object for one that was read in this encoding, and so no longer settles
+    # which of two value representations an element has.
+    correct_ambiguous_vr(dataset, True)
     _add(dataset, _SERIES, references.series, dataset)
     by_depth = dict(references.frames)
     for item in groups:

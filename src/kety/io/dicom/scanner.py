@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.io.atomic import new_folder
+from kety.io.dicom.identifiers import uid_of
 from kety.series import Series
 from kety.version import __version__
 
@@ -116,7 +116,7 @@ def _files(series: Series, exposure: Exposure) -> Iterator[bytes]:
     for phase in range(phases):
         for index in range(slices):
             instance += 1
-            uid = _uid(identity, "instance", instance)
+            uid = uid_of(identity, "instance", instance)
             pixels = _stored(series.data[:, :, index, phase], series.source)
             when = exposure.start + timedelta(seconds=float(times[index, phase]))
             own = _image(uid, instance, phase + 1, when)
@@ -158,9 +158,9 @@ def _common(series: Series, exposure: Exposure, identity: bytes) -> Dataset:
         "XRayTubeCurrent": round(exposure.current),
         "ExposureTime": round(1000 * exposure.rotation),
         "Exposure": round(exposure.current * exposure.rotation),
-        "StudyInstanceUID": _uid(identity, "study"),
-        "SeriesInstanceUID": _uid(identity, "series"),
-        "FrameOfReferenceUID": _uid(identity, "frame of reference"),
+        "StudyInstanceUID": uid_of(identity, "study"),
+        "SeriesInstanceUID": uid_of(identity, "series"),
+        "FrameOfReferenceUID": uid_of(identity, "frame of reference"),
         "StudyID": "1",
         "SeriesNumber": 1,
         "PositionReferenceIndicator": "",
@@ -302,12 +302,6 @@ def _identity(series: Series, exposure: Exposure) -> bytes:
     for phase in range(series.data.shape[3]):
         digest.update(series.data[..., phase].tobytes())
     return digest.digest()
-
-
-def _uid(identity: bytes, *role: object) -> str:
-    """A unique identifier of the kind that needs no registration, made from a digest."""
-    digest = hashlib.sha256(identity + repr(role).encode()).digest()
-    return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
 
 
 def _decimal(value: float) -> str:

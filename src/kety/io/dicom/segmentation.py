@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
@@ -11,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.io.dicom.codes import Code, plain
 from kety.io.dicom.frames import LPS, frames_of
+from kety.io.dicom.identifiers import uid_of
 from kety.io.dicom.multiframe import measures_of, planes_of
 from kety.io.dicom.origin import MAKER, Origin, derive, equipment
 from kety.io.dicom.regions import Region, choose
@@ -42,6 +47,7 @@ def write(
     origin: Origin,
     *,
     label: str = "mask",
+    made_at: datetime | None = None,
 ) -> None:
     """Write a mask as a binary Segmentation of one segment, to an open file.
 
@@ -59,6 +65,9 @@ def write(
         The images that it was drawn or computed on.
     label
         Of the segment.
+    made_at
+        When it was made. Where it is given, identifiers come from a digest, so that equal masks of
+        equal images give equal files. By default it is now, and identifiers are new ones.
 
     Raises
     ------
@@ -67,7 +76,6 @@ def write(
     """
     import highdicom as hd
     from highdicom.sr import CodedConcept
-    from pydicom.uid import generate_uid
 
     if not mask.any():
         raise KetyError("the mask is empty; at least one voxel must be in")
@@ -88,14 +96,15 @@ def write(
         algorithm_type="SEMIAUTOMATIC",
         algorithm_identification=algorithm,
     )
+    uid = _identifiers(mask, volume, origin, made_at)
     made = hd.seg.Segmentation(
         source_images=[origin.header],
         pixel_array=np.ascontiguousarray(frames.pixels),
         segmentation_type="BINARY",
         segment_descriptions=[segment],
-        series_instance_uid=generate_uid(prefix=None),
+        series_instance_uid=uid("series"),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=generate_uid(prefix=None),
+        sop_instance_uid=uid("instance"),
         instance_number=1,
         content_label="MASK",
         content_description=plain(label),
@@ -105,8 +114,33 @@ def write(
         series_description=plain(f"{MAKER} {label}"),
         **equipment(),
     )
+    dimensions = uid("dimensions")
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    if made_at is not None:
+        day, time = f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
+        for part in ("Content", "InstanceCreation"):
+            setattr(made, f"{part}Date", day)
+            setattr(made, f"{part}Time", time)
+        for item in made.ContributingEquipmentSequence:
+            item.add_new("ContributionDateTime", "DT", day + time)
     derive(made, frames, origin, DERIVATION)
     made.save_as(stream, enforce_file_format=True)
+
+
+def _identifiers(
+    mask: NDArray[np.bool_], volume: Volume, origin: Origin, made_at: datetime | None
+) -> Callable[[str], str]:
+    """What gives the identifier of a role: a new one, or that of this mask at this moment."""
+    from pydicom.uid import generate_uid
+
+    if made_at is None:
+        return lambda role: generate_uid(prefix=None)
+    digest = hashlib.sha256(repr((mask.shape, volume.source, made_at, __version__)).encode())
+    digest.update(mask.tobytes() + volume.affine.tobytes())
+    for frame in origin.frames:
+        digest.update(frame.sop_instance.encode())
+    return partial(uid_of, digest.digest())
 
 
 def segments_in(dataset: Dataset) -> list[Region]:
