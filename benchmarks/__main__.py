@@ -17,6 +17,7 @@ BENCHMARKS = (
     "identifiability",
     "choice",
     "exchange",
+    "minima",
     "speed",
     "whole_brain",
     "interpolation",
