@@ -2,6 +2,8 @@
 // penalty is strong: without it, the smooth part of the error would take as many steps as the graph
 // is wide.
 #pragma once
+#include <cmath>
+
 #include "voxel_graph.hpp"
 
 namespace graph {
@@ -105,10 +107,7 @@ class Solver {
     top.block.resize(top.edges.n * kPacked);
     team_.run(top.edges.n, [&](long begin, long end) {
       for (long i = begin; i < end; ++i)
-        for (int r = 0, c = 0; r < P; ++r)
-          for (int q = 0; q <= r; ++q, ++c)
-            top.block[i * kPacked + c] =
-                static_cast<T>(block[i * kPacked + c] * (q == r ? 1 + damping[i] : 1.0));
+        damp_block(block + i * kPacked, damping[i], top.block.data() + i * kPacked);
       return 0.0;
     });
     top.free.assign(free, free + top.edges.n);
