@@ -1,6 +1,5 @@
 // A GPU's threads as the kernels see them, and the same on a processor for tests: there KETY_CUDA
-// is set without NVRTC, the threads of a block are threads of the process, and blocks follow one
-// another.
+// is set without NVRTC, the threads of a block take turns, and blocks follow one another.
 #pragma once
 
 #ifdef __CUDACC_RTC__
@@ -25,12 +24,13 @@ __device__ __forceinline__ unsigned char* block_memory() {
 struct GridIndex {
   int x;
 };
-extern thread_local GridIndex threadIdx, blockIdx;
-extern GridIndex blockDim, gridDim;
+extern GridIndex threadIdx, blockIdx, blockDim, gridDim;
 void barrier();
 unsigned char* block_memory();
 inline unsigned take(unsigned* counter, unsigned n) {
-  return __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+  const unsigned before = *counter;
+  *counter += n;
+  return before;
 }
 
 #define KETY_KERNEL extern "C" void

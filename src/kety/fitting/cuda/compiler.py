@@ -26,10 +26,10 @@ ENTRY_UNITS: Final = {
 }
 _LIBRARIES: Final = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 _BUILTINS: Final = "libnvrtc-builtins.so*"
-_USAGE = re.compile(
-    r"Compiling entry function '(\w+)'.*?"
+_KERNEL: Final = "Compiling entry function '"
+_USAGE: Final = re.compile(
     r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?"
-    r"Used (\d+) registers(?:.*?(\d+) bytes smem)?[^\n]*",
+    r"Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?",
     re.DOTALL,
 )
 
@@ -53,10 +53,15 @@ class Compiled(NamedTuple):
 
     def usage(self) -> list[Usage]:
         """What each kernel takes."""
-        return [
-            Usage(name, int(registers), int(stack), int(stores) + int(loads), int(shared or 0))
-            for name, stack, stores, loads, registers, shared in _USAGE.findall(self.log)
-        ]
+        found = []
+        for part in self.log.split(_KERNEL)[1:]:
+            own = _USAGE.search(part)  # the functions that it calls follow
+            if own:
+                stack, stores, loads, registers, shared = (int(n or 0) for n in own.groups())
+                found.append(
+                    Usage(part.partition("'")[0], registers, stack, stores + loads, shared)
+                )
+        return found
 
 
 @cache
