@@ -1,4 +1,4 @@
-"""On a card: the same results as on the processor. Skipped, with the reason, where there is none."""
+"""On a card: the same results as on the processor. Skipped, and why, where there is none."""
 
 from __future__ import annotations
 

@@ -233,24 +233,27 @@ class FitOnCard:
         slot.begin, slot.count = begin, count
         with np.errstate(over="ignore"):  # too large for the precision: found not finite
             slot.sent[: count * frames].reshape(count, frames)[:] = curves
-        call, card = slot.call, self.card
-        by_voxel = -(-count // THREADS)
         with slot.stream:
             slot.curves.set(slot.sent, stream=slot.stream)
-            call.set(voxels=count)
-            call.send(slot.stream)
-            for name, blocks in (
-                ("fit_search", by_voxel),
-                ("fit_climb", by_voxel),
-                ("fit_again", by_voxel),
-                ("fit_climb_again", by_voxel),
-                ("fit_starts", by_voxel),
-                ("fit_polish", min(by_voxel, POLISH_BLOCKS * card.processors)),
-                ("fit_write", by_voxel),
-            ):
-                call.launch(card.kernel("fit", name, self.dtype), blocks)
+            slot.call.set(voxels=count)
+            slot.call.send(slot.stream)
+            self.launch(slot, count)
             for name, array in slot.results.items():
                 array.get(stream=slot.stream, out=slot.received[name], blocking=False)
+
+    def launch(self, slot: Slot, count: int) -> None:
+        """Start the kernels on a chunk that is on the card, in the current stream."""
+        by_voxel = -(-count // THREADS)
+        for name, blocks in (
+            ("fit_search", by_voxel),
+            ("fit_climb", by_voxel),
+            ("fit_again", by_voxel),
+            ("fit_climb_again", by_voxel),
+            ("fit_starts", by_voxel),
+            ("fit_polish", min(by_voxel, POLISH_BLOCKS * self.card.processors)),
+            ("fit_write", by_voxel),
+        ):
+            slot.call.launch(self.card.kernel("fit", name, self.dtype), blocks)
 
     def _receive(self, slot: Slot, found: Mapping[str, NDArray[Any]]) -> None:
         if slot.count == 0:
