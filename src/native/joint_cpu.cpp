@@ -167,8 +167,8 @@ nb::list graph_levels(Array<int64_t> rows, Array<int32_t> columns, Array<float> 
     graph::Edges coarse;
     if (!graph::coarsen_once(fine, group, coarse)) break;
     const std::vector<int64_t> own_rows(coarse.own_row.begin(), coarse.own_row.end());
-    levels.append(nb::make_tuple(owned(std::move(group)), owned(own_rows),
-                                 owned(coarse.own_column), owned(coarse.own_weight)));
+    levels.append(nb::make_tuple(owned(std::move(group)), owned(own_rows), owned(coarse.own_column),
+                                 owned(coarse.own_weight)));
     fine = std::move(coarse);
   }
   return levels;

@@ -8,7 +8,7 @@
 
 namespace graph {
 
-constexpr long kCoarsest = 64;   // voxels at which groups are not grouped again
+constexpr long kCoarsest = 64;  // voxels at which groups are not grouped again
 constexpr size_t kMostLevels = 32;
 constexpr int kGroup = 10;       // most voxels of a group
 constexpr double kRelax = 0.65;  // of the smoother: the blocks alone would overshoot on the edges
