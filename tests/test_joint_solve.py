@@ -804,7 +804,7 @@ def lone_setup(weights: Any) -> Any:
         def __len__(self) -> int:
             return len(graph)
 
-    voxels = Count(problem=SimpleNamespace(threads=1))
+    voxels = Count(problem=SimpleNamespace(threads=1, card=None))
     return SimpleNamespace(graph=graph, voxels=voxels, unit=1.0 / graph.mean_degree)
 
 

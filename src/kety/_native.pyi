@@ -103,6 +103,9 @@ def average(
     out: NDArray[np.float32],
     threads: int,
 ) -> None: ...
+def graph_levels(
+    rows: NDArray[np.int64], columns: NDArray[np.int32], weights: NDArray[np.float32]
+) -> list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]]: ...
 
 class GraphSystem:
     levels: int

@@ -18,7 +18,13 @@ from kety.fitting.discretize import Discretization, get_discretization
 from kety.fitting.engine import KernelFit, Solve, available_threads, no_fit, place, rows_of
 from kety.fitting.maps import empty_maps, map_attributes, store, to_dataset
 from kety.fitting.onset import prepare_by_onset
-from kety.fitting.optimizers import NelderMead, Optimizer, VarProLM, get_optimizer
+from kety.fitting.optimizers import (
+    DifferentialEvolution,
+    NelderMead,
+    Optimizer,
+    VarProLM,
+    get_optimizer,
+)
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.solve import prepare
 from kety.joint.maps import attributes as joint_attributes
@@ -30,12 +36,15 @@ from kety.voxels import AboveLevel, voxels_of
 if TYPE_CHECKING:
     import xarray
 
+    from kety.fitting.cuda import Card
     from kety.inputs import InputFunction
 
 BLOCK = 1 << 16
 """Voxels solved between two reports of progress; bounds the working memory."""
 FIRST_BLOCK, BLOCK_SECONDS = 64, 1.0
 """Searches are slow: their blocks start small and grow until each takes about that long."""
+BLOCK_ON_CARD, FIRST_BLOCK_ON_CARD = 1 << 20, 1 << 13
+"""The same on a card, which streams a block through its memory in chunks."""
 
 
 def fit(
@@ -106,8 +115,11 @@ def fit(
         space, their curves alike within the noise), ``"temporal"`` or ``"spatial"`` (the multi-task
         paper's), or a record of options, see `kety.Joint`. The default solver's voxelwise estimate
         comes first and stays beside it.
-    device : {"cpu"}
-        Where to compute.
+    device : {"cpu", "cuda", "auto"}
+        Where to compute: on the processor, on an NVIDIA card, or on a card where there is one. The
+        attribute ``device`` of the result says which it was and, of ``"auto"`` without a card, why.
+        Cards serve the default solver, native Nelder-Mead and differential evolution, and all
+        models but those of differential equations; see `docs/gpu.md`.
     dtype : {"float32", "float64"}
         Precision of arithmetic and maps.
     threads : int, optional
@@ -157,7 +169,8 @@ def fit(
     Raises
     ------
     KetyError
-        For arguments that do not fit together; the message says what was found and expected.
+        For arguments that do not fit together, or for ``device="cuda"`` without a card that can be
+        used; the message says what was found and expected.
 
     Notes
     -----
@@ -166,7 +179,6 @@ def fit(
     joint estimate are its own: those of the posterior, which allow for noise and, on the average
     over voxels, for the bias of smoothing; ``moved`` shows where there is more of it.
     """
-    _check_choice("device", device, ("cpu",))
     given: dict[str, Any] = {
         "delay": delay,
         "bounds": bounds,
@@ -183,6 +195,7 @@ def fit(
         "autocorrelation": autocorrelation,
         "portal": portal,
         "initial": initial,
+        "device": device,
     }
     if np.ndim(times) == 2:
         from kety.slicewise import fit_slices
@@ -190,6 +203,7 @@ def fit(
         return fit_slices(curves, times, aif, model, select=select, **given)
     if select is not None or (isinstance(model, Sequence) and not isinstance(model, str)):
         return _chosen_between(curves, times, aif, model, select, **given)
+    card, where = _device(device)
     together = get_joint(joint)
     choice = get_discretization(discretization)
     options = _chosen_optimizer(optimizer, choice)
@@ -222,6 +236,13 @@ def fit(
     )
     if problem.by_terms:
         _check_terms(problem, options)
+    if card is not None:
+        beyond = _beyond_cards(problem, options)
+        if beyond and device == "cuda":
+            raise KetyError(f"{beyond}; take device 'cpu', or 'auto'")
+        if beyond:
+            card, where = None, f"cpu ({beyond})"
+        problem = replace(problem, card=card)
     image = voxels_of(curves, len(problem.times), mask)
     voxels, chosen, shape, order = image.curves, image.rows, image.shape, image.order
     total = len(voxels) if chosen is None else len(chosen)
@@ -239,7 +260,8 @@ def fit(
     report = reporter(progress, total)
     interrupted = False
     start = done = 0
-    size = BLOCK if quick else FIRST_BLOCK
+    largest, first = (BLOCK, FIRST_BLOCK) if card is None else (BLOCK_ON_CARD, FIRST_BLOCK_ON_CARD)
+    size = largest if quick else first
     # One block's maps are made while the next block is solved.
     with ThreadPoolExecutor(max_workers=1) as finisher:
         pending: tuple[int, Future[None]] | None = None
@@ -252,7 +274,7 @@ def fit(
                 result = solve(block)
                 if not quick:
                     fitting = size * BLOCK_SECONDS / max(time.perf_counter() - began, 1e-6)
-                    size = int(np.clip(fitting, max(1, size // 4), min(4 * size, BLOCK)))
+                    size = int(np.clip(fitting, max(1, size // 4), min(4 * size, largest)))
                 if pending is not None:
                     pending[1].result()
                     done += pending[0]
@@ -305,6 +327,7 @@ def fit(
         attributes,
         facts,
     )
+    maps.attrs["device"] = where
     if autocorrelation:
         from kety.residuals import residual_autocorrelation
 
@@ -435,6 +458,25 @@ def _chosen_optimizer(
     return options
 
 
-def _check_choice(what: str, found: str, valid: tuple[str, ...]) -> None:
-    if found not in valid:
-        raise KetyError(f"unknown {what} {found!r}; valid: {', '.join(valid)}")
+def _device(device: str) -> tuple[Card | None, str]:
+    """The card to compute on, if any, and how that is recorded."""
+    if device == "cpu":
+        return None, "cpu"
+    from kety.fitting.cuda import card_or_reason
+
+    return card_or_reason(device)
+
+
+def _beyond_cards(problem: Problem, options: VarProLM | Optimizer) -> str:
+    """Why a fit cannot run on a card; empty where it can."""
+    if problem.by_ode:
+        return f"models of differential equations run on the processor, found {problem.model.name}"
+    native = isinstance(options, NelderMead | DifferentialEvolution) and (
+        options.backend == "native"
+    )
+    if native or isinstance(options, VarProLM):
+        return ""
+    return (
+        "only the default solver and native Nelder-Mead and differential evolution run on a card, "
+        f"found {type(options).__name__}"
+    )

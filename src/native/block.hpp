@@ -73,8 +73,8 @@ KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W,
 // Products with the basis, (block, rank).
 template <class T, int W, int F>
 KETY_STAGE void project(const Dictionary& d, int frames, int n, Scratch<T, W, F>& s) {
-  constexpr int R = 8, B = 4;
-  typedef float Part __attribute__((vector_size(R * sizeof(float))));
+  constexpr int R = 8, B = F == 1 ? 1 : 4;
+  typedef Lanes<float, R> Part;
   for (int b0 = 0; b0 < n; b0 += B) {
     const T* y[B];
     for (int i = 0; i < B; ++i) y[i] = s.y + static_cast<long>(b0 + i < n ? b0 + i : b0) * frames;
@@ -186,6 +186,47 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
   }
 }
 
+// The starts of a voxel that the exact solver takes: of its candidates i to end and the repeated
+// climbs all minima too close to call, for the voxel's noise or the dictionary. None where the
+// voxel does not enhance.
+template <class T, int W, int F, class Add>
+KETY_FN void choose_starts(const FitCall& call, const Dictionary& d, const Scratch<T, W, F>& s,
+                           int i, int end, int best, int repeat, int repeats, unsigned char& status,
+                           const Add& add) {
+  const int b = s.candidates[i].voxel;
+  const float square = static_cast<float>(s.square[b]);
+  const float rest = left_over(d, s, b, s.candidates[best].miss);
+  if (call.enhancement > 0 && !(square - rest > call.enhancement * rest)) {
+    status = kNotEnhancing;
+    return;
+  }
+  const float unsure = rest < kClean * square ? kCleanError : call.dictionary_error;
+  // An amplitude held at a tight bound makes the climb's end less sure.
+  auto limit = [&](const Candidate& c) {
+    const bool held = !d.plain && (pressed(d, c) || pressed(d, s.candidates[best]));
+    float share = held && call.rival < kPressed ? kPressed : call.rival;
+    if (alone(d, c.delay) && share < kAlone) share = kAlone;
+    return s.candidates[best].miss + share * rest + unsure * square;
+  };
+  for (int q = i; q < end; ++q)
+    if (q == best || s.candidates[q].miss <= limit(s.candidates[q])) add(s.candidates[q]);
+  for (; repeat < repeats; ++repeat)
+    if (s.repeats[repeat].miss <= limit(s.repeats[repeat])) add(s.repeats[repeat]);
+}
+
+// Of the tasks of a voxel the first of least cost, with the evaluations of all.
+template <class T, int W, int F>
+KETY_FN void compare_task(int t, Scratch<T, W, F>& s) {
+  int& f = s.first[s.owner[t]];
+  if (f < 0) {
+    f = t;
+  } else {
+    const int spent = s.evaluations[f] + s.evaluations[t];
+    if (s.cost[t] < s.cost[f]) f = t;
+    s.evaluations[f] = spent;
+  }
+}
+
 template <class T, int W, int F, bool Plain>
 void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& problem, long start,
                int n, Scratch<T, W, F>& s) {
@@ -198,41 +239,13 @@ void fit_block(const FitCall& call, const Dictionary& d, const Problem<T>& probl
   int tasks = 0, repeat = 0;
   for (int i = 0, best, end; i < count; i = end) {
     end = group_end(s.candidates, count, i, best);
-    const int b = s.candidates[i].voxel;
-    const float square = static_cast<float>(s.square[b]);
-    const float rest = left_over(d, s, b, s.candidates[best].miss);
-    if (call.enhancement > 0 && !(square - rest > call.enhancement * rest)) {
-      status[b] = kNotEnhancing;
-      continue;
-    }
-    // Minima too close to call, for the voxel's noise or the dictionary, are all solved exactly.
-    const float unsure = rest < kClean * square ? kCleanError : call.dictionary_error;
-    // An amplitude held at a tight bound makes the climb's end less sure.
-    auto limit = [&](const Candidate& c) {
-      const bool held = !d.plain && (pressed(d, c) || pressed(d, s.candidates[best]));
-      float share = held && call.rival < kPressed ? kPressed : call.rival;
-      if (alone(d, c.delay) && share < kAlone) share = kAlone;
-      return s.candidates[best].miss + share * rest + unsure * square;
-    };
-    for (int q = i; q < end; ++q)
-      if (q == best || s.candidates[q].miss <= limit(s.candidates[q]))
-        add_task(d, problem, s.candidates[q], tasks++, s);
-    while (repeat < repeats && s.repeats[repeat].voxel < b) ++repeat;
-    for (; repeat < repeats && s.repeats[repeat].voxel == b; ++repeat)
-      if (s.repeats[repeat].miss <= limit(s.repeats[repeat]))
-        add_task(d, problem, s.repeats[repeat], tasks++, s);
+    const int b = s.candidates[i].voxel, from = repeat;
+    while (repeat < repeats && s.repeats[repeat].voxel == b) ++repeat;
+    choose_starts(call, d, s, i, end, best, from, repeat, status[b],
+                  [&](const Candidate& c) { add_task(d, problem, c, tasks++, s); });
   }
   polish<T, W, F, Plain>(call, problem, tasks, s);
-  for (int t = 0; t < tasks; ++t) {
-    int& f = s.first[s.owner[t]];
-    if (f < 0) {
-      f = t;
-    } else {
-      const int spent = s.evaluations[f] + s.evaluations[t];
-      if (s.cost[t] < s.cost[f]) f = t;
-      s.evaluations[f] = spent;
-    }
-  }
+  for (int t = 0; t < tasks; ++t) compare_task(t, s);
   write_block<T, W, F>(call, problem, start, n, s, status);
 }
 

@@ -40,6 +40,38 @@ struct Dictionary {
   bool use_v, plain;  // plain: amplitudes bounded by 0 alone as far as the scan goes
 };
 
+KETY_FN Dictionary make_dictionary(const FitCall& call) {
+  Dictionary d = {};
+  d.delays = call.delays;
+  d.rates = call.rates;
+  d.rank = call.rank;
+  d.scan_rank = call.scan_rank;
+  d.delay_centre = call.delay_centre;
+  d.delay_half = call.delay_half;
+  d.band_lo = call.band_lo;
+  d.band_hi = call.band_hi;
+  d.band = call.band;
+  d.rate_centre = call.rate_centre;
+  d.rate_half = call.rate_half;
+  d.c_unit = call.c_unit;
+  d.c_norm = call.c_norm;
+  d.g_unit = call.g_unit;
+  d.g_along = call.g_along;
+  d.g_across = call.g_across;
+  d.table = call.table;
+  d.curves = call.curves_table;
+  d.poly = call.poly;
+  d.basis = call.basis;
+  d.lo_v = static_cast<float>(call.lo[0]);
+  d.hi_v = static_cast<float>(call.hi[0]);
+  d.lo_a = static_cast<float>(call.lo[1]);
+  d.hi_a = static_cast<float>(call.hi[1]);
+  d.use_v = call.use_v;
+  d.later = call.later;
+  d.plain = call.plain;
+  return d;
+}
+
 // Amplitudes in their box that explain most; returns what they explain, 2 x'b - x'A x.
 template <int W>
 KETY_FN Lanes<float, W> box_amplitudes(const Dictionary& d, const Lanes<float, W>& b1,
@@ -193,7 +225,7 @@ KETY_FN float residual(const Dictionary& d, int node, const float* z, float x, f
   const float ax = a * x, ay = a * y, axx = ax * x, ayy = ay * y;
   const float c[kRows] = {v,       v * y, v * y * y, v * y * y * y, a,   ax,      axx,
                           axx * x, ay,    ay * x,    ay * x * x,    ayy, ayy * x, ayy * y};
-  typedef float Part __attribute__((vector_size(8 * sizeof(float))));
+  typedef Lanes<float, 8> Part;
   const float* rows = d.curves + static_cast<long>(node) * kRows * d.rank;
   Part sum = {};
   for (int r = 0; r < d.rank; r += 8) {

@@ -265,6 +265,36 @@ void nelder_mead_range(const SearchCall& call, long begin, long end) {
   kety_release(best);
 }
 
+// A start of the population, member i of it.
+template <class T>
+KETY_FN void first_rival(const SearchCall& call, const Sampled<T>& m, int i, T rival[4]) {
+  for (int j = 0; j < 4; ++j)
+    rival[j] = j < m.free_count
+                   ? static_cast<T>(call.start[static_cast<long>(i) * m.free_count + j])
+                   : T(0);
+}
+
+// A rival that costs no more than its member takes its place.
+template <class T>
+KETY_FN void compete(int generation, const T rival[4], T cost, T member[4], T& member_cost) {
+  if (generation > 0 && !(cost <= member_cost)) return;
+  member_cost = cost;
+  for (int j = 0; j < 4; ++j) member[j] = rival[j];
+}
+
+// Whether the costs of a population have come together; finds the best member.
+template <class T>
+KETY_FN bool together(const T* f, int members, T ftol, int& best) {
+  T most = f[0];
+  best = 0;
+  for (int i = 1; i < members; ++i) {
+    if (f[i] < f[best]) best = i;
+    most = f[i] > most ? f[i] : most;
+  }
+  const T rounding = kRounding<T> * f[best];
+  return most - f[best] <= (ftol > rounding ? ftol : rounding);
+}
+
 // The members of one voxel's population fill the lanes; voxels follow one another.
 template <class T, int W>
 void evolution_range(const SearchCall& call, long begin, long end) {
@@ -286,11 +316,7 @@ void evolution_range(const SearchCall& call, long begin, long end) {
       continue;
     }
     const T ftol = tolerance(call, square);
-    for (int i = 0; i < members; ++i)
-      for (int j = 0; j < 4; ++j)
-        rival[4 * i + j] = j < m.free_count
-                               ? static_cast<T>(call.start[static_cast<long>(i) * m.free_count + j])
-                               : T(0);
+    for (int i = 0; i < members; ++i) first_rival(call, m, i, rival + 4 * i);
     int best = 0, generation = 0;
     bool converged = false;
     unsigned evaluations = 0;
@@ -301,23 +327,12 @@ void evolution_range(const SearchCall& call, long begin, long end) {
           load_point<T, W, G>(m, rival + 4 * (first + l < members ? first + l : first), l, p);
         any_costs<T, W, G, true>(m, p, y, memory.scratch, out);
         for (int l = 0; l < L && first + l < members; ++l) {
-          const T cost = get<T, W>(out[l / W], l % W);
           const int i = first + l;
-          if (generation == 0 || cost <= f[i]) {
-            f[i] = cost;
-            for (int j = 0; j < 4; ++j) x[4 * i + j] = rival[4 * i + j];
-          }
+          compete(generation, rival + 4 * i, get<T, W>(out[l / W], l % W), x + 4 * i, f[i]);
         }
       }
       evaluations += static_cast<unsigned>(members);
-      T most = f[0];
-      best = 0;
-      for (int i = 1; i < members; ++i) {
-        if (f[i] < f[best]) best = i;
-        most = f[i] > most ? f[i] : most;
-      }
-      const T rounding = kRounding<T> * f[best];
-      converged = most - f[best] <= (ftol > rounding ? ftol : rounding);
+      converged = together(f, members, ftol, best);
       if (converged || generation >= call.max_iterations) break;
       for (int i = 0; i < members; ++i) mutate<T>(rules, x, best, generation, i, rival + 4 * i);
     }

@@ -59,39 +59,8 @@ void fit_range(const FitCall& call, long begin, long end) {
   constexpr int F = KETY_LANES;
   OwnProblem<T> own(call);
   Problem<T>& problem = own.problem;
-  for (int i = 0; i < kParameters; ++i) {
-    problem.lo[i] = static_cast<T>(call.lo[i]);
-    problem.hi[i] = static_cast<T>(call.hi[i]);
-    problem.fixed[i] = !(call.hi[i] > call.lo[i]);
-  }
-  Dictionary d = {};
-  d.delays = call.delays;
-  d.rates = call.rates;
-  d.rank = call.rank;
-  d.scan_rank = call.scan_rank;
-  d.delay_centre = call.delay_centre;
-  d.delay_half = call.delay_half;
-  d.band_lo = call.band_lo;
-  d.band_hi = call.band_hi;
-  d.band = call.band;
-  d.rate_centre = call.rate_centre;
-  d.rate_half = call.rate_half;
-  d.c_unit = call.c_unit;
-  d.c_norm = call.c_norm;
-  d.g_unit = call.g_unit;
-  d.g_along = call.g_along;
-  d.g_across = call.g_across;
-  d.table = call.table;
-  d.curves = call.curves_table;
-  d.poly = call.poly;
-  d.basis = call.basis;
-  d.lo_v = static_cast<float>(call.lo[0]);
-  d.hi_v = static_cast<float>(call.hi[0]);
-  d.lo_a = static_cast<float>(call.lo[1]);
-  d.hi_a = static_cast<float>(call.hi[1]);
-  d.use_v = call.use_v;
-  d.later = call.later;
-  d.plain = call.plain;
+  bound_problem(call, problem);
+  const Dictionary d = make_dictionary(call);
   Scratch<T, W, F> scratch = make_scratch<T, W, F>(call);
   for (long v = begin; v < end; v += scratch.block) {
     const int n = static_cast<int>(end - v < scratch.block ? end - v : scratch.block);

@@ -145,6 +145,35 @@ void average(Array<int64_t> rows, Array<int32_t> columns, Array<float> weights, 
   });
 }
 
+// An array that owns the numbers of a vector.
+template <class T>
+nb::object owned(std::vector<T> numbers) {
+  auto* kept = new std::vector<T>(std::move(numbers));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(kept->data(), {kept->size()}, owner));
+}
+
+// The coarser levels of a graph, finest first: the group of each voxel of the level before, and the
+// rows, columns and weights of the graph between the groups.
+nb::list graph_levels(Array<int64_t> rows, Array<int32_t> columns, Array<float> weights) {
+  graph::Edges fine;
+  fine.n = static_cast<long>(rows.size()) - 1;
+  fine.row = reinterpret_cast<const long long*>(rows.data());
+  fine.column = columns.data();
+  fine.weight = weights.data();
+  nb::list levels;
+  for (size_t level = 1; level < graph::kMostLevels; ++level) {
+    std::vector<int> group;
+    graph::Edges coarse;
+    if (!graph::coarsen_once(fine, group, coarse)) break;
+    const std::vector<int64_t> own_rows(coarse.own_row.begin(), coarse.own_row.end());
+    levels.append(nb::make_tuple(owned(std::move(group)), owned(own_rows), owned(coarse.own_column),
+                                 owned(coarse.own_weight)));
+    fine = std::move(coarse);
+  }
+  return levels;
+}
+
 // A system on a graph, kept for several right-hand sides. The penalty is applied in double; linear
 // systems are solved in the precision asked for.
 class GraphSystem {
@@ -245,6 +274,8 @@ void bind_joint(nb::module_& module) {
              nb::arg("threads"));
   module.def("average", &average, nb::arg("rows"), nb::arg("columns"), nb::arg("weights"),
              nb::arg("x"), nb::arg("out"), nb::arg("threads"));
+  module.def("graph_levels", &graph_levels, nb::arg("rows"), nb::arg("columns"),
+             nb::arg("weights"));
   nb::class_<GraphSystem>(module, "GraphSystem")
       .def(nb::init<Array<int64_t>, Array<int32_t>, Array<float>, bool, int, const std::string&>(),
            nb::arg("rows"), nb::arg("columns"), nb::arg("weights"), nb::arg("single"),

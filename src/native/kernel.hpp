@@ -93,19 +93,17 @@ KETY_FN void phi_anywhere(const Lanes<T, W>& x, Lanes<T, W> phi[6]) {
   }
 }
 
-// G and H of every rate at the start of each piece, into knots[piece][2 E]. Fast: for rates that
-// the pieces are not cut for.
+// G and H of every rate at the start of a piece, and the way to the next. Fast: for rates that the
+// pieces are not cut for.
 template <class T, int W, int E, bool Fast = false>
-KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* knots) {
+struct March {
   using V = Lanes<T, W>;
   V g[E] = {}, h[E] = {}, decay[E] = {}, decayed_step[E] = {}, w[E][4] = {}, d[E][4] = {};
   T last = -1;
-  for (int i = 0; i < in.count; ++i) {
-    const T step = in.step[i];
-    for (int e = 0; e < E; ++e) {
-      knots[2 * (i * E + e)] = g[e];
-      knots[2 * (i * E + e) + 1] = h[e];
-    }
+  int piece = 0;
+
+  KETY_FN void step(const Pieces<T>& in, const V k[E]) {
+    const T step = in.step[piece];
     if (step != last) {
       last = step;
       for (int e = 0; e < E; ++e) {
@@ -124,7 +122,7 @@ KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* kno
         }
       }
     }
-    const T* p = in.taylor + 4 * i;
+    const T* p = in.taylor + 4 * piece;
     for (int e = 0; e < E; ++e) {
       // What does not wait for g and h comes first, so that each step is one fused operation long.
       const V from_input_h = (p[0] * d[e][0] + p[1] * d[e][1]) + (p[2] * d[e][2] + p[3] * d[e][3]);
@@ -132,6 +130,20 @@ KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* kno
       h[e] = decay[e] * h[e] + (decayed_step[e] * g[e] + from_input_h);
       g[e] = decay[e] * g[e] + from_input_g;
     }
+    ++piece;
+  }
+};
+
+// G and H at the start of every piece, into knots[piece][2 E].
+template <class T, int W, int E, bool Fast = false>
+KETY_FN void sweep(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* knots) {
+  March<T, W, E, Fast> march;
+  while (march.piece < in.count) {
+    for (int e = 0; e < E; ++e) {
+      knots[2 * (march.piece * E + e)] = march.g[e];
+      knots[2 * (march.piece * E + e) + 1] = march.h[e];
+    }
+    march.step(in, k);
   }
 }
 
@@ -246,6 +258,45 @@ KETY_FN void extremes(const Lanes<T, W>& x, T& low, T& high) {
   }
 }
 
+// What the frames of W voxels need of the pieces before them, asked for in the order of time.
+template <class T, int W, int E, bool Fast = false>
+class Knots {
+  Lanes<T, W>* kept_;
+
+ public:
+  // `memory` (pieces, 2 E)
+  KETY_FN Knots(const Pieces<T>& in, const Lanes<T, W> k[E], Lanes<T, W>* memory) : kept_(memory) {
+    sweep<T, W, E, Fast>(in, k, kept_);
+  }
+  KETY_FN bool at(const Pieces<T>& in, double t, const Lanes<T, W> k[E], const Lanes<T, W>& tau,
+                  T tau_min, T tau_max, Point<T, W, E>& out) {
+    return sample<T, W, E, Fast>(in, t, k, tau, tau_min, tau_max, kept_, out);
+  }
+};
+
+// One voxel alone walks along the pieces with its frames and needs no memory.
+template <class T, int E, bool Fast>
+class Knots<T, 1, E, Fast> {
+  March<T, 1, E, Fast> march_;
+
+ public:
+  KETY_FN Knots(const Pieces<T>&, const T*, T*) {}
+  KETY_FN bool at(const Pieces<T>& in, double t, const T k[E], const T& tau, T, T,
+                  Point<T, 1, E>& out) {
+    const int i = locate(in, t, tau);
+    if (i == 0) return false;
+    while (march_.piece < i) march_.step(in, k);
+    T knot[2 * E];
+    for (int e = 0; e < E; ++e) {
+      knot[2 * e] = march_.g[e];
+      knot[2 * e + 1] = march_.h[e];
+    }
+    const T u = static_cast<T>(t - in.start[i]) - tau;
+    expand<T, 1, E, Fast>(in.taylor + 4 * i, knot, k, u, out);
+    return true;
+  }
+};
+
 // Model values (and derivatives with respect to v, a_e, k_e, tau) at the frames; parameters in the
 // order v, a_1, k_1, .., tau. `values` is (frames, W), `jacobian` (frames, 2 + 2 E, W) or null.
 template <class T, int W, int E>
@@ -259,10 +310,10 @@ KETY_FN void forward(const Pieces<T>& in, const double* times, int frames,
   const V v = par[0], tau = par[P - 1];
   T low, high;
   extremes<T, W>(tau, low, high);
-  sweep<T, W, E>(in, k, knots);
+  Knots<T, W, E> along(in, k, knots);
   for (int j = 0; j < frames; ++j) {
     Point<T, W, E> q = {};
-    sample<T, W, E>(in, times[j], k, tau, low, high, knots, q);
+    along.at(in, times[j], k, tau, low, high, q);
     V f = v * q.c, slope = v * q.dc;
     for (int e = 0; e < E; ++e) {
       const V a = par[1 + 2 * e];

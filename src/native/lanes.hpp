@@ -1,24 +1,33 @@
 // Lanes: W voxels side by side in one SIMD register, or one voxel (W = 1, also on a GPU).
 // Everything is written on GCC/Clang vector types, so one source serves every instruction set.
 #pragma once
+#include "device.hpp"
 
 #ifndef KETY_NS
 #define KETY_NS kety_plain
 #endif
-#ifdef __CUDACC__
+#ifdef __CUDACC_RTC__
 #define KETY_FN __device__ __forceinline__
 #else
 #define KETY_FN inline __attribute__((always_inline))
 #endif
 
 // The stages of a block, kept apart so that a profile names them.
+#ifdef __CUDACC_RTC__
+#define KETY_STAGE __noinline__
+#else
 #define KETY_STAGE __attribute__((noinline))
+#endif
 
 namespace KETY_NS {
 
 template <class T, int W>
 struct LaneType {
+#ifdef KETY_CUDA
+  using type = Pack<T, W>;
+#else
   typedef T type __attribute__((vector_size(W * sizeof(T))));
+#endif
 };
 template <class T>
 struct LaneType<T, 1> {
@@ -85,17 +94,18 @@ KETY_FN Lanes<T, W> root(const Lanes<T, W>& x) {
 template <class T, int W>
 KETY_FN Lanes<T, W> decay_of(const Lanes<T, W>& x) {
   using V = Lanes<T, W>;
-  using I = decltype(V{} < V{});
+  [[maybe_unused]] typedef decltype(V{} < V{}) I;
   constexpr bool single = sizeof(T) == 4;
   constexpr int terms = single ? 7 : 13;
   constexpr T largest = single ? T(87) : T(708);
   const V in = x < largest ? x : V{} + largest;
   // x = n ln 2 + r with |r| <= ln 2 / 2, and ln 2 in two parts so that the product loses nothing.
   V n;
-  if constexpr (W == 1)
-    n = static_cast<T>(static_cast<int>(in * T(1.4426950408889634) + T(0.5)));
+  if constexpr (W == 1) n = static_cast<T>(static_cast<int>(in * T(1.4426950408889634) + T(0.5)));
+#ifndef KETY_CUDA
   else
     n = __builtin_convertvector(__builtin_convertvector(in * T(1.4426950408889634) + T(0.5), I), V);
+#endif
   const T high = single ? T(0.693359375) : T(6.93147180369123816490e-01);
   const T low = single ? T(-2.12194440e-4) : T(1.90821492927058770002e-10);
   const V r = (in - n * high) - n * low;
@@ -106,10 +116,13 @@ KETY_FN Lanes<T, W> decay_of(const Lanes<T, W>& x) {
   if constexpr (W == 1) {
     power = single ? __builtin_ldexpf(1.0f, -static_cast<int>(n))
                    : __builtin_ldexp(1.0, -static_cast<int>(n));
-  } else {
+  }
+#ifndef KETY_CUDA
+  else {
     const I bits = ((single ? 127 : 1023) - __builtin_convertvector(n, I)) << (single ? 23 : 52);
     __builtin_memcpy(&power, &bits, sizeof power);
   }
+#endif
   return x < largest ? V(sum * power) : V{};
 }
 

@@ -2,11 +2,14 @@
 // penalty is strong: without it, the smooth part of the error would take as many steps as the graph
 // is wide.
 #pragma once
+#include <cmath>
+
 #include "voxel_graph.hpp"
 
 namespace graph {
 
-constexpr long kCoarsest = 64;   // voxels at which groups are not grouped again
+constexpr long kCoarsest = 64;  // voxels at which groups are not grouped again
+constexpr size_t kMostLevels = 32;
 constexpr int kGroup = 10;       // most voxels of a group
 constexpr double kRelax = 0.65;  // of the smoother: the blocks alone would overshoot on the edges
 constexpr int kCoarsestSweeps = 16;
@@ -69,11 +72,22 @@ inline void join(const Edges& fine, const std::vector<int>& group, long count, E
   coarse.weight = coarse.own_weight.data();
 }
 
+// The next, coarser graph and the group of each voxel there; false where it does not pay.
+inline bool coarsen_once(const Edges& fine, std::vector<int>& group, Edges& coarse) {
+  long alone = 0;  // voxels without edges stay so on every level
+  for (long i = 0; i < fine.n; ++i) alone += fine.row[i] == fine.row[i + 1];
+  if (fine.n - alone <= kCoarsest) return false;
+  const long count = group_voxels(fine, group);
+  if (2 * (count - alone) > fine.n - alone) return false;  // hardly any edges left
+  join(fine, group, count, coarse);
+  return true;
+}
+
 template <class T>
 class Solver {
  public:
   Solver(const Edges& edges, const Engine& engine, int threads) : engine_(engine), team_(threads) {
-    levels_.reserve(32);  // edges point into their level
+    levels_.reserve(kMostLevels);  // edges point into their level
     levels_.emplace_back().edges = edges;
   }
 
@@ -105,10 +119,7 @@ class Solver {
     top.block.resize(top.edges.n * kPacked);
     team_.run(top.edges.n, [&](long begin, long end) {
       for (long i = begin; i < end; ++i)
-        for (int r = 0, c = 0; r < P; ++r)
-          for (int q = 0; q <= r; ++q, ++c)
-            top.block[i * kPacked + c] =
-                static_cast<T>(block[i * kPacked + c] * (q == r ? 1 + damping[i] : 1.0));
+        damp_block(block + i * kPacked, damping[i], top.block.data() + i * kPacked);
       return 0.0;
     });
     top.free.assign(free, free + top.edges.n);
@@ -217,15 +228,10 @@ class Solver {
 
  private:
   void coarsen() {
-    while (levels_.size() < 32) {
-      Level<T>& fine = levels_.back();
-      long alone = 0;  // voxels without edges stay so on every level
-      for (long i = 0; i < fine.edges.n; ++i) alone += fine.edges.row[i] == fine.edges.row[i + 1];
-      if (fine.edges.n - alone <= kCoarsest) break;
-      const long count = group_voxels(fine.edges, fine.group);
-      if (2 * (count - alone) > fine.edges.n - alone) break;  // hardly any edges left
-      Level<T>& coarse = levels_.emplace_back();
-      join(fine.edges, fine.group, count, coarse.edges);
+    while (levels_.size() < kMostLevels) {
+      Edges coarse;
+      if (!coarsen_once(levels_.back().edges, levels_.back().group, coarse)) break;
+      levels_.emplace_back().edges = std::move(coarse);
     }
   }
 

@@ -18,8 +18,7 @@ KETY_STAGE void sort_block(const NormalsCall& call, const Problem<T>& problem, l
   int bins[kNormalBlock];
   for (int b = 0; b < n; ++b) {
     const double* p = call.parameters + (start + b) * kParameters;
-    int level = 0;
-    while (level < kLevels - 1 && static_cast<T>(p[2]) > problem.limit[level]) ++level;
+    const int level = level_of(problem, static_cast<T>(p[2]));
     const int bin = static_cast<int>((p[3] - lo) * rate);
     bins[b] = level * kNormalBins + (bin < 0 ? 0 : bin >= kNormalBins ? kNormalBins - 1 : bin);
     ++counts[bins[b] + 1];
@@ -29,45 +28,53 @@ KETY_STAGE void sort_block(const NormalsCall& call, const Problem<T>& problem, l
   for (int b = 0; b < n; ++b) order[counts[bins[b]]++] = b;
 }
 
+// Normal equations of up to W voxels of a level.
+template <class T, int W, bool Plain>
+KETY_FN void normals_of_voxels(const NormalsCall& call, const Problem<T>& problem, int level,
+                               const long id[W], int count, T* tile, Lanes<T, W>* knots) {
+  using V = Lanes<T, W>;
+  constexpr int P = kParameters;
+  const T scale = static_cast<T>(call.curve_scale);
+  V p[P];
+  T mean[W];
+  for (int l = 0; l < W; ++l) {
+    const long v = id[l];
+    const T* y = static_cast<const T*>(call.curves) + v * call.frames;
+    // A fitted baseline makes the level irrelevant; without it sums keep their precision.
+    mean[l] = 0;
+    if (call.baseline) {
+      for (int j = 0; j < call.frames; ++j) mean[l] += scale * y[j];
+      mean[l] /= static_cast<T>(call.frames);
+    }
+    for (int j = 0; j < call.frames; ++j) tile[j * W + l] = scale * y[j] - mean[l];
+    for (int i = 0; i < P; ++i) set<T, W>(p[i], l, static_cast<T>(call.parameters[v * P + i]));
+  }
+  Normal<T, W, P> now;
+  evaluate<T, W, Plain>(problem, problem.input[level], p, tile, knots, now);
+  for (int l = 0; l < count; ++l) {
+    const long v = id[l];
+    const double unscale = 1 / (call.curve_scale * call.curve_scale);
+    const double factor = unscale * call.factor[v];
+    call.cost[v] = factor * get<T, W>(now.cost, l);
+    call.unweighted[v] = unscale * get<T, W>(now.unweighted, l);
+    for (int i = 0; i < P; ++i) call.gradient[v * P + i] = factor * get<T, W>(now.gradient[i], l);
+    for (int i = 0; i < kPairs; ++i)
+      call.hessian[v * kPairs + i] = factor * get<T, W>(now.hessian[i], l);
+    if (call.offset) call.offset[v] = (mean[l] + get<T, W>(now.offset, l)) / call.curve_scale;
+  }
+}
+
 template <class T, int W, bool Plain>
 KETY_STAGE void normals_block(const NormalsCall& call, const Problem<T>& problem, long start, int n,
                               T* tile, Lanes<T, W>* knots) {
-  using V = Lanes<T, W>;
-  constexpr int P = kParameters;
   int order[kNormalBlock], begins[kLevels + 1];
   sort_block<T>(call, problem, start, n, order, begins);
-  const T scale = static_cast<T>(call.curve_scale);
   for (int level = 0; level < kLevels; ++level)
     for (int q0 = begins[level]; q0 < begins[level + 1]; q0 += W) {
-      const int stop = begins[level + 1];
-      V p[P];
-      T mean[W];
-      for (int l = 0; l < W; ++l) {
-        const long v = start + order[q0 + l < stop ? q0 + l : q0];
-        const T* y = static_cast<const T*>(call.curves) + v * call.frames;
-        // A fitted baseline makes the level irrelevant; without it sums keep their precision.
-        mean[l] = 0;
-        if (call.baseline) {
-          for (int j = 0; j < call.frames; ++j) mean[l] += scale * y[j];
-          mean[l] /= static_cast<T>(call.frames);
-        }
-        for (int j = 0; j < call.frames; ++j) tile[j * W + l] = scale * y[j] - mean[l];
-        for (int i = 0; i < P; ++i) set<T, W>(p[i], l, static_cast<T>(call.parameters[v * P + i]));
-      }
-      Normal<T, W, P> now;
-      evaluate<T, W, Plain>(problem, problem.input[level], p, tile, knots, now);
-      for (int l = 0; l < W && q0 + l < stop; ++l) {
-        const long v = start + order[q0 + l];
-        const double unscale = 1 / (call.curve_scale * call.curve_scale);
-        const double factor = unscale * call.factor[v];
-        call.cost[v] = factor * get<T, W>(now.cost, l);
-        call.unweighted[v] = unscale * get<T, W>(now.unweighted, l);
-        for (int i = 0; i < P; ++i)
-          call.gradient[v * P + i] = factor * get<T, W>(now.gradient[i], l);
-        for (int i = 0; i < kPairs; ++i)
-          call.hessian[v * kPairs + i] = factor * get<T, W>(now.hessian[i], l);
-        if (call.offset) call.offset[v] = (mean[l] + get<T, W>(now.offset, l)) / call.curve_scale;
-      }
+      const int left = begins[level + 1] - q0, count = left < W ? left : W;
+      long id[W];
+      for (int l = 0; l < W; ++l) id[l] = start + order[l < count ? q0 + l : q0];
+      normals_of_voxels<T, W, Plain>(call, problem, level, id, count, tile, knots);
     }
 }
 

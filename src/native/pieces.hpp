@@ -10,6 +10,16 @@ struct OwnPieces {
   void* memory;
 };
 
+#ifdef KETY_CUDA
+// On a GPU the caller has brought them there in that precision, and keeps them.
+template <class T>
+OwnPieces<T> cast_pieces(const PiecesCall& in) {
+  return {{in.count, in.start, reinterpret_cast<const T*>(in.taylor),
+           reinterpret_cast<const T*>(in.step), in.bucket, in.buckets, in.bucket_origin,
+           in.bucket_rate},
+          nullptr};
+}
+#else
 template <class T>
 OwnPieces<T> cast_pieces(const PiecesCall& in) {
   const long bytes = static_cast<long>(sizeof(T)) * in.count * 5 + 64;
@@ -21,6 +31,7 @@ OwnPieces<T> cast_pieces(const PiecesCall& in) {
       {in.count, in.start, taylor, step, in.bucket, in.buckets, in.bucket_origin, in.bucket_rate},
       memory};
 }
+#endif
 
 // The part of a solver's problem that measured curves give; its memory is released with `close`.
 template <class T>
@@ -40,10 +51,12 @@ struct OwnProblem {
     problem.frames = call.frames;
     problem.baseline = call.baseline;
     problem.weight_sum = static_cast<T>(call.weight_sum);
+#ifndef KETY_CUDA  // there the caller gives weights wherever they are needed
     if (!plain && !call.weights) {
       ones = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * call.frames));
       for (int j = 0; j < call.frames; ++j) ones[j] = 1;
     }
+#endif
     problem.weights = ones ? ones : static_cast<const T*>(call.weights);
   }
   void close() {

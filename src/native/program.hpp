@@ -34,7 +34,7 @@ inline Program make_program(const ProgramCall& model) {
 
 template <class T, int W, int P>
 struct Jet {
-  Lanes<T, W> f, d[P];
+  Lanes<T, W> f, d[P > 0 ? P : 1];  // one that is not used where P is 0
 };
 
 // Values and derivatives of the outputs at the parameters; values alone where P is 0.

@@ -306,10 +306,10 @@ KETY_FN void walk_exact(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledS
       if (level > 0) mine &= p[g][2] > m.limit[level - 1];
       if (!any<T, W>(mine)) continue;
       const V k[1] = {lower(p[g][2], V(V{} + m.limit[level]))};
-      sweep<T, W, 1>(m.input[level], k, s.knots);
+      Knots<T, W, 1> along(m.input[level], k, s.knots);
       for (int j = 0; j < m.samples; ++j) {
         Point<T, W, 1> q = {};
-        sample<T, W, 1>(m.input[level], m.times[j], k, tau, low, high, s.knots, q);
+        along.at(m.input[level], m.times[j], k, tau, low, high, q);
         visit(j, g, V(p[g][0] * q.c + p[g][1] * q.g[0]), mine);
       }
     }

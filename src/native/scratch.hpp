@@ -30,6 +30,16 @@ struct Candidate {
   float v, a, k, tau, miss;  // where it ended, and the residual in the basis
 };
 
+// The bounds of a fit in the precision of its problem.
+template <class T>
+KETY_FN void bound_problem(const FitCall& call, Problem<T>& problem) {
+  for (int i = 0; i < kParameters; ++i) {
+    problem.lo[i] = static_cast<T>(call.lo[i]);
+    problem.hi[i] = static_cast<T>(call.hi[i]);
+    problem.fixed[i] = !(call.hi[i] > call.lo[i]);
+  }
+}
+
 // Working memory of one thread, sized once; nothing is allocated per voxel.
 template <class T, int W, int F>
 struct Scratch {

@@ -9,6 +9,7 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
                       const unsigned char* status) {
   using V = Lanes<float, F>;
   using I = Lanes<int, F>;
+  using M = Mask<float, F>;
   int count = 0;
   for (int b0 = 0; b0 < n; b0 += F) {
     V z[kMaxRank];
@@ -29,7 +30,7 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
     for (int l = 0; l < F && b0 + l < n; ++l)
       set<float, F>(square, l, static_cast<float>(s.square[b0 + l]));
     const V left = square - top;
-    const I faint = left <= kFaint * square;
+    const M faint = left <= kFaint * square;
     const V ratio =
         faint ? V{} + kFaintRatio : V{} + (d.plain ? call.candidate_ratio : kBoundedRatio);
     const V floor = square - upper(V(ratio * left), V(kCentreError * square));
@@ -39,11 +40,11 @@ KETY_STAGE int choose(const FitCall& call, const Dictionary& d, int n, Scratch<T
       const V least = alone(d, m)
                           ? V(square - upper(V(V{} + kAloneRatio * left), V(kCentreError * square)))
                           : floor;
-      I keep = (e >= least) | (faint & (apart >= -1) & (apart <= 1));
+      M keep = (e >= least) | (faint & (apart >= -1) & (apart <= 1));
       if (m > 0 && d.band[m - 1] == d.band[m]) keep &= load<float, F>(s.best + (m - 1) * F) <= e;
       if (m < d.delays - 1 && d.band[m + 1] == d.band[m])
         keep &= load<float, F>(s.best + (m + 1) * F) < e;
-      (m < 32 ? low : high) |= keep & static_cast<int>(1u << (m % 32));
+      (m < 32 ? low : high) |= keep ? I{} + static_cast<int>(1u << (m % 32)) : I{};
     }
     for (int l = 0; l < F && b0 + l < n; ++l) {
       const int b = b0 + l;
@@ -77,11 +78,72 @@ KETY_FN void transpose_rows(const float* const rows[F], int n, Lanes<float, F>* 
     for (int l = 0; l < F; ++l) set<float, F>(out[r], l, rows[l][r]);
 }
 
+// One climb of up to F candidates inside their cells. Where it leaves its cell, a candidate is put
+// into the next and `moved` is set.
+template <int F>
+KETY_FN void climb_cells(const Dictionary& d, Candidate* list, const int* ids, int n,
+                         const float* all_z, bool* moved) {
+  using V = Lanes<float, F>;
+  typedef Lanes<float, kRowsPadded> Row;
+  float products[F][kRowsPadded];
+  const float *rows[F], *polys[F];
+  V x, y, lo_x, hi_x, lo_y, hi_y, zc[kRows], poly[kPoly];
+  for (int l = 0; l < F; ++l) {
+    const Candidate& c = list[ids[l < n ? l : 0]];
+    const int node = c.delay * d.rates + c.rate;
+    const float* table = d.table + static_cast<long>(node) * d.rank * kRowsPadded;
+    const float* z = all_z + static_cast<long>(c.voxel) * d.rank;
+    Row sum[4] = {};  // four chains: their latency, not their number, is the cost
+    for (int r = 0; r < d.rank; r += 4)
+      for (int i = 0; i < 4; ++i) {
+        Row row;
+        __builtin_memcpy(&row, table + (r + i) * kRowsPadded, sizeof row);
+        sum[i] += z[r + i] * row;
+      }
+    sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    __builtin_memcpy(products[l], &sum[0], sizeof sum[0]);
+    rows[l] = products[l];
+    polys[l] = d.poly + static_cast<long>(node) * kPoly;
+    // A cell may be left a little, towards a neighbour, but never through a wall.
+    const float overlap = 1.1f;
+    const bool wall_lo = walled(d, c.delay - 1), wall_hi = walled(d, c.delay);
+    set<float, F>(x, l, c.x);
+    set<float, F>(y, l, c.y);
+    set<float, F>(lo_x, l, c.rate == 0 ? -1.0f : -overlap);
+    set<float, F>(hi_x, l, c.rate == d.rates - 1 ? 1.0f : overlap);
+    set<float, F>(lo_y, l, wall_lo ? -1.0f : -overlap);
+    set<float, F>(hi_y, l, wall_hi ? 1.0f : overlap);
+  }
+  transpose_rows<F>(rows, kRows, zc);
+  transpose_rows<F>(polys, kPoly, poly);
+  const Climb<F> end = climb<F>(d, zc, poly, x, y, lo_x, hi_x, lo_y, hi_y, 4);
+  for (int l = 0; l < F && l < n; ++l) {
+    Candidate& c = list[ids[l]];
+    const float ex = get<float, F>(end.x, l), ey = get<float, F>(end.y, l);
+    const float kh = d.rate_half[c.rate], th = d.delay_half[c.delay];
+    c.k = d.rate_centre[c.rate] + kh * ex;
+    c.tau = d.delay_centre[c.delay] + th * ey;
+    c.v = get<float, F>(end.v, l);
+    c.a = get<float, F>(end.a, l);
+    c.miss = residual(d, c.delay * d.rates + c.rate, all_z + static_cast<long>(c.voxel) * d.rank,
+                      ex, ey, c.v, c.a);
+    int rate = c.rate, delay = c.delay;
+    if (ex > 1.05f) ++rate;
+    if (ex < -1.05f) --rate;
+    if (ey > 1.05f) ++delay;
+    if (ey < -1.05f) --delay;
+    moved[l] = rate != c.rate || delay != c.delay;
+    if (!moved[l]) continue;
+    c.rate = rate;
+    c.delay = delay;
+    c.x = d.rate_half[rate] > 0 ? (c.k - d.rate_centre[rate]) / d.rate_half[rate] : 0.0f;
+    c.y = d.delay_half[delay] > 0 ? (c.tau - d.delay_centre[delay]) / d.delay_half[delay] : 0.0f;
+  }
+}
+
 // Refinement inside cells, walking to a neighbour where the climb leaves its cell.
 template <class T, int W, int F>
 KETY_STAGE void refine(const Dictionary& d, Candidate* list, int count, Scratch<T, W, F>& s) {
-  using V = Lanes<float, F>;
-  typedef float Row __attribute__((vector_size(kRowsPadded * sizeof(float))));
   int active = count;
   for (int i = 0; i < count; ++i) s.order[i] = i;
   for (int visit = 0; visit < kVisits && active > 0; ++visit) {
@@ -99,62 +161,11 @@ KETY_STAGE void refine(const Dictionary& d, Candidate* list, int count, Scratch<
     }
     int next = 0;
     for (int t0 = 0; t0 < active; t0 += F) {
-      float products[F][kRowsPadded];
-      const float *rows[F], *polys[F];
-      V x, y, lo_x, hi_x, lo_y, hi_y, zc[kRows], poly[kPoly];
-      for (int l = 0; l < F; ++l) {
-        const Candidate& c = list[s.sorted[t0 + l < active ? t0 + l : t0]];
-        const int node = c.delay * d.rates + c.rate;
-        const float* table = d.table + static_cast<long>(node) * d.rank * kRowsPadded;
-        const float* z = s.z + static_cast<long>(c.voxel) * d.rank;
-        Row sum[4] = {};  // four chains: their latency, not their number, is the cost
-        for (int r = 0; r < d.rank; r += 4)
-          for (int i = 0; i < 4; ++i) {
-            Row row;
-            __builtin_memcpy(&row, table + (r + i) * kRowsPadded, sizeof row);
-            sum[i] += z[r + i] * row;
-          }
-        sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-        __builtin_memcpy(products[l], &sum[0], sizeof sum[0]);
-        rows[l] = products[l];
-        polys[l] = d.poly + static_cast<long>(node) * kPoly;
-        // A cell may be left a little, towards a neighbour, but never through a wall.
-        const float overlap = 1.1f;
-        const bool wall_lo = walled(d, c.delay - 1), wall_hi = walled(d, c.delay);
-        set<float, F>(x, l, c.x);
-        set<float, F>(y, l, c.y);
-        set<float, F>(lo_x, l, c.rate == 0 ? -1.0f : -overlap);
-        set<float, F>(hi_x, l, c.rate == d.rates - 1 ? 1.0f : overlap);
-        set<float, F>(lo_y, l, wall_lo ? -1.0f : -overlap);
-        set<float, F>(hi_y, l, wall_hi ? 1.0f : overlap);
-      }
-      transpose_rows<F>(rows, kRows, zc);
-      transpose_rows<F>(polys, kPoly, poly);
-      const Climb<F> end = climb<F>(d, zc, poly, x, y, lo_x, hi_x, lo_y, hi_y, 4);
-      for (int l = 0; l < F && t0 + l < active; ++l) {
-        const int id = s.sorted[t0 + l];
-        Candidate& c = list[id];
-        const float ex = get<float, F>(end.x, l), ey = get<float, F>(end.y, l);
-        const float kh = d.rate_half[c.rate], th = d.delay_half[c.delay];
-        c.k = d.rate_centre[c.rate] + kh * ex;
-        c.tau = d.delay_centre[c.delay] + th * ey;
-        c.v = get<float, F>(end.v, l);
-        c.a = get<float, F>(end.a, l);
-        c.miss = residual(d, c.delay * d.rates + c.rate, s.z + static_cast<long>(c.voxel) * d.rank,
-                          ex, ey, c.v, c.a);
-        int rate = c.rate, delay = c.delay;
-        if (ex > 1.05f) ++rate;
-        if (ex < -1.05f) --rate;
-        if (ey > 1.05f) ++delay;
-        if (ey < -1.05f) --delay;
-        if (rate == c.rate && delay == c.delay) continue;
-        c.rate = rate;
-        c.delay = delay;
-        c.x = d.rate_half[rate] > 0 ? (c.k - d.rate_centre[rate]) / d.rate_half[rate] : 0.0f;
-        c.y =
-            d.delay_half[delay] > 0 ? (c.tau - d.delay_centre[delay]) / d.delay_half[delay] : 0.0f;
-        s.order[next++] = id;
-      }
+      const int n = active - t0 < F ? active - t0 : F;
+      bool moved[F];
+      climb_cells<F>(d, list, s.sorted + t0, n, s.z, moved);
+      for (int l = 0; l < n; ++l)
+        if (moved[l]) s.order[next++] = s.sorted[t0 + l];
     }
     active = next;
   }
@@ -187,60 +198,68 @@ KETY_FN int group_end(const Candidate* list, int count, int i, int& best) {
 }
 
 // A cell can hold a second peak, seldom: one without a vascular term beside one with it, or, in
-// data of very little noise, any. Such cells are climbed once more from the other side.
+// data of very little noise, any. Such cells of a voxel, whose candidates are i to end, are climbed
+// once more from the other side; add(q) gives the place of one that stands for candidate q.
+template <class T, int W, int F, class Add>
+KETY_FN void climbs_again(const Dictionary& d, const Scratch<T, W, F>& s, int i, int end, int best,
+                          const Add& add) {
+  const int b = s.candidates[i].voxel;
+  const float square = static_cast<float>(s.square[b]);
+  const bool clean = left_over(d, s, b, s.candidates[best].miss) < kClean * square;
+  for (int q = i; q < end; ++q) {
+    const Candidate c = s.candidates[q];
+    const bool empty = d.use_v && c.v <= d.lo_v;
+    if (!clean && !empty) continue;
+    Candidate& again = add(q);
+    again = c;
+    const float half = d.rate_half[c.rate];
+    again.x = half > 0 ? (c.k - d.rate_centre[c.rate]) / half : 0.0f;
+    // A vascular term fills the early samples, so the peak with one lies at a later delay.
+    again.y = empty ? 0.8f : c.tau < d.delay_centre[c.delay] ? 0.6f : -0.6f;
+    if (empty)
+      while (!walled(d, again.delay) && d.delay_centre[again.delay] < c.tau + d.later) {
+        ++again.delay;
+        again.y = 0;
+      }
+    if (!clean || q == best) continue;
+    // And from the rate of the best cell, which another delay may share.
+    Candidate beside = s.candidates[best];
+    const int apart = d.band[c.delay] - d.band[beside.delay];
+    beside.delay = c.delay;
+    const float best_half = d.rate_half[beside.rate];
+    beside.x = best_half > 0 ? (beside.k - d.rate_centre[beside.rate]) / best_half : 0.0f;
+    beside.y = 0;
+    add(q) = beside;
+    if (apart < -1 || apart > 1) continue;
+    // Next to the best, from rates all over their range.
+    for (int i2 = 1; i2 <= kRateStarts; ++i2) {
+      beside.rate = d.rates * i2 / (kRateStarts + 1);
+      beside.x = 0;
+      add(q) = beside;
+    }
+  }
+}
+
+// The better of a candidate and a climb that stands for it becomes the candidate.
+KETY_FN void keep_better(Candidate& kept, Candidate& again) {
+  if (!(again.miss < kept.miss)) return;
+  const Candidate worse = kept;
+  kept = again;
+  again = worse;
+}
+
 template <class T, int W, int F>
 KETY_STAGE int look_again(const Dictionary& d, int count, Scratch<T, W, F>& s) {
   int repeats = 0;
   for (int i = 0, best, end; i < count; i = end) {
     end = group_end(s.candidates, count, i, best);
-    const int b = s.candidates[i].voxel;
-    const float square = static_cast<float>(s.square[b]);
-    const bool clean = left_over(d, s, b, s.candidates[best].miss) < kClean * square;
-    for (int q = i; q < end; ++q) {
-      const Candidate& c = s.candidates[q];
-      const bool empty = d.use_v && c.v <= d.lo_v;
-      if (!clean && !empty) continue;
-      Candidate& again = s.repeats[repeats];
-      s.origin[repeats++] = q;
-      again = c;
-      const float half = d.rate_half[c.rate];
-      again.x = half > 0 ? (c.k - d.rate_centre[c.rate]) / half : 0.0f;
-      // A vascular term fills the early samples, so the peak with one lies at a later delay.
-      again.y = empty ? 0.8f : c.tau < d.delay_centre[c.delay] ? 0.6f : -0.6f;
-      if (empty)
-        while (!walled(d, again.delay) && d.delay_centre[again.delay] < c.tau + d.later) {
-          ++again.delay;
-          again.y = 0;
-        }
-      if (!clean || q == best) continue;
-      // And from the rate of the best cell, which another delay may share.
-      Candidate& beside = s.repeats[repeats];
-      s.origin[repeats++] = q;
-      beside = s.candidates[best];
-      beside.delay = c.delay;
-      const float best_half = d.rate_half[beside.rate];
-      beside.x = best_half > 0 ? (beside.k - d.rate_centre[beside.rate]) / best_half : 0.0f;
-      beside.y = 0;
-      const int apart = d.band[c.delay] - d.band[s.candidates[best].delay];
-      if (apart < -1 || apart > 1) continue;
-      // Next to the best, from rates all over their range.
-      for (int i2 = 1; i2 <= kRateStarts; ++i2) {
-        Candidate& other = s.repeats[repeats];
-        s.origin[repeats++] = q;
-        other = beside;
-        other.rate = d.rates * i2 / (kRateStarts + 1);
-        other.x = 0;
-      }
-    }
+    climbs_again(d, s, i, end, best, [&](int q) -> Candidate& {
+      s.origin[repeats] = q;
+      return s.repeats[repeats++];
+    });
   }
   refine<T, W, F>(d, s.repeats, repeats, s);
-  for (int i = 0; i < repeats; ++i) {
-    Candidate& c = s.candidates[s.origin[i]];
-    if (!(s.repeats[i].miss < c.miss)) continue;
-    const Candidate worse = c;
-    c = s.repeats[i];
-    s.repeats[i] = worse;
-  }
+  for (int i = 0; i < repeats; ++i) keep_better(s.candidates[s.origin[i]], s.repeats[i]);
   return repeats;
 }
 

@@ -22,6 +22,14 @@ struct Problem {
   T weight_sum;
 };
 
+// Level of the pieces that a rate needs.
+template <class T>
+KETY_FN int level_of(const Problem<T>& problem, T k) {
+  int level = 0;
+  while (level < kLevels - 1 && k > problem.limit[level]) ++level;
+  return level;
+}
+
 // Residual sum of squares, J'r and J'J at the parameters p; y is (frames, W).
 //
 // Plain: weights of 1 and no baseline. Otherwise residuals are weighted and, where the problem asks
@@ -35,7 +43,7 @@ KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
   const V v = p[0], a = p[1], k[1] = {p[2]}, tau = p[3];
   T low, high;
   extremes<T, W>(tau, low, high);
-  sweep<T, W, 1>(input, k, knots);
+  Knots<T, W, 1> along(input, k, knots);
   // Accumulated with the plain columns c, G, H, tau; the factor -a of dC/dk follows at the end.
   V cost = {}, unweighted = {}, sum = {}, unweighted_sum = {}, g[4] = {}, h[kPairs] = {},
     slope[4] = {};
@@ -43,7 +51,7 @@ KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
     Point<T, W, 1> q;
     const V sample_y = load<T, W>(y + j * W);
     const T w = Plain ? T(1) : problem.weights[j];
-    const bool seen = sample<T, W, 1>(input, problem.times[j], k, tau, low, high, knots, q);
+    const bool seen = along.at(input, problem.times[j], k, tau, low, high, q);
     const V r = seen ? V(v * q.c + a * q.g[0] - sample_y) : V(-sample_y);
     const V wr = Plain ? r : V(w * r);
     cost += wr * r;

@@ -206,11 +206,46 @@ KETY_FN void evaluate_terms_at(const TermsProblem<T>& problem, int level, const 
     evaluate_terms<T, W, P, false>(problem, level, p, y, knots, out);
 }
 
+#ifdef KETY_CUDA
+constexpr int kTermVoxels = 1;  // a thread has one
+#else
 constexpr int kTermVoxels = 4096;  // of a chunk: so many that the last to arrive still fill lanes
+#endif
+
+// Level of the pieces that a rate needs.
+template <class T>
+KETY_FN int level_of(const TermsProblem<T>& problem, T k) {
+  int level = 0;
+  while (level < kFastLevel && !(k <= problem.limit[level])) ++level;
+  return level;
+}
+
+// The fastest rate of a model's outputs.
+template <class T, int W, int P>
+KETY_FN Lanes<T, W> fastest_of(const TermsModel& model, const Jet<T, W, P>* out) {
+  Lanes<T, W> rate = {};
+  for (int g = 0; g < model.groups; ++g)
+    for (int e = 0; e < model.group[g].terms; ++e)
+      rate = upper(rate, out[model.group[g].rate[e]].f);
+  return rate;
+}
 
 // The items 0 .. n - 1 in order of level and delay, so that the lanes of a register share pieces.
 // `parameters(item, i)` is parameter i of an item; begins[l] is the first item of level l.
 constexpr int kTermBins = 1024;
+#ifdef KETY_CUDA
+template <class T, int W, int P, class Parameters>
+KETY_STAGE void sort_terms(const TermsProblem<T>& problem, int, const Parameters& parameters, int*,
+                           int* order, int begins[kFastLevel + 2]) {
+  T p[P] = {};
+  for (int i = 0; i < problem.model->parameters; ++i) p[i] = parameters(0, i);
+  Jet<T, W, 0> out[kMaxOutputs];
+  run_program<T, W, 0>(problem.program, p, out);
+  const int level = level_of(problem, fastest_of<T, W, 0>(*problem.model, out));
+  for (int l = 0; l <= kFastLevel + 1; ++l) begins[l] = l > level;
+  order[0] = 0;
+}
+#else
 template <class T, int W, int P, class Parameters>
 KETY_STAGE void sort_terms(const TermsProblem<T>& problem, int n, const Parameters& parameters,
                            int* bin, int* order, int begins[kFastLevel + 2]) {
@@ -225,15 +260,11 @@ KETY_STAGE void sort_terms(const TermsProblem<T>& problem, int n, const Paramete
         set<T, W>(p[i], l, parameters(i0 + l < n ? i0 + l : i0, i));
     Jet<T, W, 0> out[kMaxOutputs];
     run_program<T, W, 0>(problem.program, p, out);
-    V rate = {};
-    for (int g = 0; g < model.groups; ++g)
-      for (int e = 0; e < model.group[g].terms; ++e)
-        rate = upper(rate, out[model.group[g].rate[e]].f);
+    const V rate = fastest_of<T, W, 0>(model, out);
     const V tau = out[model.group[0].delay].f;
     for (int l = 0; l < W && i0 + l < n; ++l) {
-      const T k = get<T, W>(rate, l), at = get<T, W>(tau, l);
-      int level = 0;
-      while (level < kFastLevel && !(k <= problem.limit[level])) ++level;
+      const T at = get<T, W>(tau, l);
+      const int level = level_of(problem, get<T, W>(rate, l));
       // Delays of a few seconds about 0 fill the bins, whatever the length of the series.
       const T x = (at + T(8)) * (T(kTermBins) / (T(48) < span ? T(48) : span + T(8)));
       const int b = x > 0 ? (x < T(kTermBins - 1) ? static_cast<int>(x) : kTermBins - 1) : 0;
@@ -245,5 +276,6 @@ KETY_STAGE void sort_terms(const TermsProblem<T>& problem, int n, const Paramete
   for (int l = 0; l <= kFastLevel + 1; ++l) begins[l] = counts[l * kTermBins];
   for (int i = 0; i < n; ++i) order[counts[bin[i]]++] = i;
 }
+#endif
 
 }  // namespace KETY_NS

@@ -7,14 +7,11 @@ namespace KETY_NS {
 
 // Normal equations at given parameters, as normals.hpp.
 template <class T, int W, int P>
-void terms_normals_range(const TermsCall& call, long begin, long end) {
+void terms_normals_of(const TermsCall& call, const TermsProblem<T>& problem, long begin, long end,
+                      T* tile, Lanes<T, W>* knots) {
   using V = Lanes<T, W>;
-  TermsProblem<T> problem(call);
   const long frames = call.frames;
   const int parameters = call.model.parameters, packed = parameters * (parameters + 1) / 2;
-  T* tile = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * frames * W));
-  auto* knots =
-      static_cast<V*>(kety_allocate(static_cast<long>(sizeof(V)) * knots_of<T, W>(problem)));
   const T scale = static_cast<T>(call.curve_scale);
   for (long v0 = begin; v0 < end; v0 += kTermVoxels) {
     const int n = static_cast<int>(end - v0 < kTermVoxels ? end - v0 : kTermVoxels);
@@ -56,6 +53,16 @@ void terms_normals_range(const TermsCall& call, long begin, long end) {
         }
       }
   }
+}
+
+template <class T, int W, int P>
+void terms_normals_range(const TermsCall& call, long begin, long end) {
+  using V = Lanes<T, W>;
+  TermsProblem<T> problem(call);
+  T* tile = static_cast<T*>(kety_allocate(static_cast<long>(sizeof(T)) * call.frames * W));
+  auto* knots =
+      static_cast<V*>(kety_allocate(static_cast<long>(sizeof(V)) * knots_of<T, W>(problem)));
+  terms_normals_of<T, W, P>(call, problem, begin, end, tile, knots);
   kety_release(tile);
   kety_release(knots);
   problem.close();
@@ -63,12 +70,10 @@ void terms_normals_range(const TermsCall& call, long begin, long end) {
 
 // Model values, and their slopes, at given parameters.
 template <class T, int W, int P>
-void terms_forward_range(const TermsCall& call, long begin, long end) {
+void terms_forward_of(const TermsCall& call, const TermsProblem<T>& problem, long begin, long end,
+                      Lanes<T, W>* knots) {
   using V = Lanes<T, W>;
-  TermsProblem<T> problem(call);
   const int parameters = call.model.parameters;
-  auto* knots =
-      static_cast<V*>(kety_allocate(static_cast<long>(sizeof(V)) * knots_of<T, W>(problem)));
   for (long v0 = begin; v0 < end; v0 += kTermVoxels) {
     const int n = static_cast<int>(end - v0 < kTermVoxels ? end - v0 : kTermVoxels);
     int bin[kTermVoxels], order[kTermVoxels], begins[kFastLevel + 2];
@@ -105,6 +110,15 @@ void terms_forward_range(const TermsCall& call, long begin, long end) {
         }
       }
   }
+}
+
+template <class T, int W, int P>
+void terms_forward_range(const TermsCall& call, long begin, long end) {
+  using V = Lanes<T, W>;
+  TermsProblem<T> problem(call);
+  auto* knots =
+      static_cast<V*>(kety_allocate(static_cast<long>(sizeof(V)) * knots_of<T, W>(problem)));
+  terms_forward_of<T, W, P>(call, problem, begin, end, knots);
   kety_release(knots);
   problem.close();
 }

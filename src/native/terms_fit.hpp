@@ -157,19 +157,19 @@ KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const La
 }
 
 // Leaves out of the queue the starts that would not come down to the best of their voxel even if
-// they fell several times as far as the quadratic promises.
-// In double precision, which is there for the last digits, only what is far off is left out.
+// they fell several times as far as the quadratic promises. In double precision, which is there for
+// the last digits, only what is far off is left out. (A card's thread has one start: none is.)
 template <class T>
 constexpr T kTrust = sizeof(T) == 4 ? T(32) : T(1e4);
 template <class T, int P>
-KETY_STAGE int still_in_question(int active, Walks<T, P>& s) {
+KETY_STAGE int still_in_question(int active, int tasks, Walks<T, P>& s) {
   int kept = 0;
   for (int q = 0; q < active; ++q) {
     const int t = s.queue[q];
     T best = s.cost[t];
     for (int r = t - 1; r >= 0 && s.owner[r] == s.owner[t]; --r)
       best = s.cost[r] < best ? s.cost[r] : best;
-    for (int r = t + 1; r < s.n && s.owner[r] == s.owner[t]; ++r)
+    for (int r = t + 1; r < tasks && s.owner[r] == s.owner[t]; ++r)
       best = s.cost[r] < best ? s.cost[r] : best;
     const bool lost = s.damping[t] <= T(kFree) && s.cost[t] - kTrust<T> * s.fall[t] > best;
     if (!lost) s.queue[kept++] = t;
@@ -192,7 +192,7 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
   int active = tasks;
   for (int i = 0; i < tasks; ++i) s.queue[i] = i;
   for (int round = 0; round < call.max_evaluations && active > 0; ++round) {
-    if (round > 0) active = still_in_question<T, P>(active, s);
+    if (round > 0) active = still_in_question<T, P>(active, tasks, s);
     int begins[kFastLevel + 2];
     sort_terms<T, W, P>(
         problem, active, [&](int q, int i) { return s.trial[i * n + s.queue[q]]; }, s.bin, s.item,
@@ -390,6 +390,43 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
   }
 }
 
+// Start q of the call as walk t, of the voxel b.
+template <class T, int P>
+KETY_FN void begin_walk(const TermsCall& call, long q, int b, int t, Walks<T, P>& s) {
+  for (int i = 0; i < P; ++i) {
+    T x = 0;
+    if (i < call.model.parameters) {
+      x = static_cast<T>(call.start[q * call.model.parameters + i]);
+      const bool along = i == call.model.delay;
+      const T lo = static_cast<T>(along ? call.band[2 * q] : call.lo[i]);
+      const T hi = static_cast<T>(along ? call.band[2 * q + 1] : call.hi[i]);
+      if (!call.fixed[i]) x = x < lo ? lo : x > hi ? hi : x;
+    }
+    s.trial[i * s.n + t] = s.p[i * s.n + t] = x;
+    s.g[i * s.n + t] = s.slope[i * s.n + t] = 0;
+  }
+  for (int i = 0; i < kPacked<P>; ++i) s.h[i * s.n + t] = 0;
+  s.owner[t] = b;
+  s.cost[t] = static_cast<T>(__builtin_inf());
+  s.plain[t] = s.fall[t] = s.offset[t] = 0;
+  s.damping[t] = static_cast<T>(1e-3);
+  s.evaluations[t] = 0;
+  s.state[t] = kWalking;
+}
+
+// Of the walks of a voxel the first of least cost, with the evaluations of all; f is -1 at first.
+template <class T, int P>
+KETY_FN void compare_walk(const Curves<T>& curves, int t, Walks<T, P>& s, int& f) {
+  if (!curves.finite[s.owner[t]] || !(s.cost[t] - s.cost[t] == 0)) return;
+  if (f < 0) {
+    f = t;
+  } else {
+    const int spent = s.evaluations[f] + s.evaluations[t];
+    if (s.cost[t] < s.cost[f]) f = t;
+    s.evaluations[f] = spent;
+  }
+}
+
 template <class T, int W, int P>
 void terms_fit_range(const TermsCall& call, long begin, long end) {
   TermsProblem<T> problem(call);
@@ -410,40 +447,11 @@ void terms_fit_range(const TermsCall& call, long begin, long end) {
     Walks<T, P> s = make_walks<T, P>(tasks > 0 ? tasks : 1);
     int running = 0, best[kTermVoxels];
     for (int b = 0; b < n; ++b)
-      for (long q = call.first[v + b]; q < call.first[v + b + 1]; ++q, ++running) {
-        for (int i = 0; i < P; ++i) {
-          T x = 0;
-          if (i < call.model.parameters) {
-            x = static_cast<T>(call.start[q * call.model.parameters + i]);
-            const bool along = i == call.model.delay;
-            const T lo = static_cast<T>(along ? call.band[2 * q] : call.lo[i]);
-            const T hi = static_cast<T>(along ? call.band[2 * q + 1] : call.hi[i]);
-            if (!call.fixed[i]) x = x < lo ? lo : x > hi ? hi : x;
-          }
-          s.trial[i * s.n + running] = s.p[i * s.n + running] = x;
-          s.g[i * s.n + running] = s.slope[i * s.n + running] = 0;
-        }
-        for (int i = 0; i < kPacked<P>; ++i) s.h[i * s.n + running] = 0;
-        s.owner[running] = b;
-        s.cost[running] = static_cast<T>(__builtin_inf());
-        s.plain[running] = s.fall[running] = s.offset[running] = 0;
-        s.damping[running] = static_cast<T>(1e-3);
-        s.evaluations[running] = 0;
-        s.state[running] = kWalking;
-      }
+      for (long q = call.first[v + b]; q < call.first[v + b + 1]; ++q, ++running)
+        begin_walk<T, P>(call, q, b, running, s);
     walk<T, W, P>(call, problem, first, tasks, curves, tile, knots, s);
     for (int b = 0; b < n; ++b) best[b] = -1;
-    for (int t = 0; t < tasks; ++t) {
-      int& f = best[s.owner[t]];
-      if (!curves.finite[s.owner[t]] || !(s.cost[t] - s.cost[t] == 0)) continue;
-      if (f < 0) {
-        f = t;
-      } else {
-        const int spent = s.evaluations[f] + s.evaluations[t];
-        if (s.cost[t] < s.cost[f]) f = t;
-        s.evaluations[f] = spent;
-      }
-    }
+    for (int t = 0; t < tasks; ++t) compare_walk<T, P>(curves, t, s, best[s.owner[t]]);
     write_fits<T, W, P>(call, v, n, curves, best, s);
     kety_release(s.memory);
   }

@@ -5,12 +5,12 @@
 // and the levels on which it is solved: on a coarser one a group of voxels is a voxel again, its
 // block the sum of its members', its edges the sums of theirs.
 #pragma once
-#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <vector>
 
 #include "bindings.hpp"
+#include "blocks.hpp"
 
 namespace graph {
 
@@ -83,37 +83,6 @@ class Team {
   std::atomic<bool> stop_{false};
 };
 
-// Cholesky factor of a packed matrix over the free parameters; those held or undetermined are left
-// out. The diagonal holds inverse pivots.
-template <class T>
-void factor(const double* m, unsigned free, T* out) {
-  auto at = [](int i, int j) { return i * (i + 1) / 2 + j; };
-  double scale[P], f[kPacked];
-  for (int i = 0; i < P; ++i) {
-    const double d = m[at(i, i)];
-    scale[i] = (free >> i & 1) && d > 0 ? 1 / std::sqrt(d) : 0;
-  }
-  for (int i = 0; i < P; ++i)
-    for (int j = 0; j <= i; ++j) f[at(i, j)] = m[at(i, j)] * scale[i] * scale[j];
-  for (int i = 0; i < P; ++i) {
-    double d = f[at(i, i)];
-    for (int q = 0; q < i; ++q) d -= f[at(i, q)] * f[at(i, q)];
-    const double inverse = d > 1e-13 ? 1 / std::sqrt(d) : 0;
-    for (int r = i + 1; r < P; ++r) {
-      double s = f[at(r, i)];
-      for (int q = 0; q < i; ++q) s -= f[at(r, q)] * f[at(i, q)];
-      f[at(r, i)] = s * inverse;
-    }
-    f[at(i, i)] = inverse;
-  }
-  // The scales folded in, so that the solution needs none of its own.
-  for (int i = 0; i < P; ++i) {
-    for (int j = 0; j < i; ++j)
-      out[at(i, j)] = static_cast<T>(scale[i] > 0 ? f[at(i, j)] / scale[i] : 0.0);
-    out[at(i, i)] = static_cast<T>(f[at(i, i)] * scale[i]);
-  }
-}
-
 // Neighbours of every voxel, rows of a sparse symmetric matrix without diagonal.
 struct Edges {
   long n = 0;
@@ -143,18 +112,8 @@ void pull_blocks(Level<T>& level, double strength, Team& team) {
   const Edges& e = level.edges;
   level.pulled.resize(e.n * kPacked);
   team.run(e.n, [&](long begin, long end) {
-    for (long i = begin; i < end; ++i) {
-      double around[kPacked] = {}, total = 0;
-      for (long long k = e.row[i]; k < e.row[i + 1]; ++k) {
-        const double w = e.weight[k];
-        const T* q = level.metric.data() + static_cast<long>(e.column[k]) * kPacked;
-        for (int c = 0; c < kPacked; ++c) around[c] += w * q[c];
-        total += w;
-      }
-      for (int c = 0; c < kPacked; ++c)
-        level.pulled[i * kPacked + c] =
-            static_cast<T>(0.5 * strength * (total * level.metric[i * kPacked + c] + around[c]));
-    }
+    for (long i = begin; i < end; ++i)
+      pull_block(i, e.row, e.column, e.weight, strength, level.metric.data(), level.pulled.data());
     return 0.0;
   });
 }

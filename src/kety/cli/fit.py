@@ -74,6 +74,7 @@ def run(ctx: click.Context, heard: list[str], /, **options: Any) -> None:
         fitted=options["fitted"],
         autocorrelation=options["autocorrelation"],
         initial=options["initial"],
+        device=options["device"],
         certainty=certainty,
         region=roi,
         progress=not options["quiet"] and sys.stderr.isatty(),

@@ -105,6 +105,13 @@ _FIT: Final = (
     ),
     option(
         MODEL,
+        "--device",
+        type=click.Choice(["cpu", "cuda", "auto"]),
+        default="cpu",
+        help="Where to compute: the processor, an NVIDIA card, or a card where there is one.",
+    ),
+    option(
+        MODEL,
         "--threads",
         type=click.IntRange(1),
         metavar="N",

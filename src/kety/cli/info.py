@@ -36,6 +36,7 @@ def command(paths: tuple[Path, ...]) -> None:
 
 def installation() -> None:
     """Print what this installation can do."""
+    from kety.fitting.cuda import card_or_reason
     from kety.fitting.engine import available_threads, instruction_sets
     from kety.fitting.optimizers import OPTIMIZERS
     from kety.inputs import POPULATION
@@ -48,6 +49,7 @@ def installation() -> None:
     say("version", f"kety {__version__}")
     also = f"; also available: {', '.join(others)}" if others else ""
     say("processor", f"{best}, {available_threads()} threads{also}")
+    say("card", card_or_reason("auto")[1])
     say("formats", "; ".join(f"{f.name} ({', '.join(f.extensions)})" for f in FORMATS))
     click.echo("\nModels (--model)")
     for model in MODELS.values():

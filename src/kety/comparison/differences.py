@@ -14,6 +14,7 @@ _OF_THE_RUN: Final = frozenset(
         "Maps",
         "command",
         "date",
+        "device",
         "elapsed_s",
         "instruction_set",
         "interrupted",

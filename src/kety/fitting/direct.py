@@ -103,8 +103,8 @@ def prepare_search(
     lo, hi = problem.kernel_bounds()
     sampling = make_sampling(problem, choice)
 
-    def model(precision: Any) -> Any:
-        record = kernel_model(
+    def record(precision: Any) -> dict[str, Any]:
+        return kernel_model(
             aif,
             sampling.times,
             lo,
@@ -114,14 +114,21 @@ def prepare_search(
             baseline=problem.baseline,
             dtype=precision,
         )
-        return _native.SampledModel(record, precision == np.float32, "")
+
+    def model(precision: Any) -> Any:
+        return _native.SampledModel(record(precision), precision == np.float32, "")
 
     native = isinstance(optimizer, NelderMead | DifferentialEvolution) and (
         optimizer.backend == "native"
     )
     single = native and problem.dtype == np.float32
     exact = model(np.float64)
-    searched = model(np.float32) if single else exact
+    searched: Any = model(np.float32) if single else exact
+    if native and problem.card is not None:
+        from kety.fitting.cuda.search import SearchOnCard
+
+        precision = np.float32 if single else np.float64
+        searched = SearchOnCard(problem.card, record(precision), precision)
     screen = prepare(problem, VarProLM()) if problem.find_enhancing else None
 
     starts = starting_points(optimizer.start_count, lo, hi)
@@ -208,10 +215,12 @@ def _search_native(
         "from_best": not simplex and optimizer.strategy == "best1bin",
         "seed": 0 if simplex else optimizer.seed,
     }
+    data = np.ascontiguousarray(curves, np.float32 if single else np.float64)
+    if not isinstance(model, _native.SampledModel):  # on a card
+        return Found(*model(data, options))
     voxels = len(curves)
     points, cost = np.empty((voxels, 4)), np.empty(voxels)
     evaluations, status = np.empty(voxels, np.uint32), np.empty(voxels, np.uint8)
-    data = np.ascontiguousarray(curves, np.float32 if single else np.float64)
     model.search(data, options, points, cost, evaluations, status, threads)
     return Found(points, evaluations, status)
 

@@ -16,6 +16,7 @@ from kety.fitting.problem import power_of_two
 from kety.fitting.status import Status
 
 if TYPE_CHECKING:
+    from kety.fitting.cuda import Card
     from kety.fitting.optimizers.varprolm import VarProLM
     from kety.fitting.problem import Problem
     from kety.inputs import InputFunction
@@ -152,9 +153,31 @@ def prepare(problem: Problem, options: VarProLM) -> Solve:
             "frames_used": len(problem.times) if weights is None else int((weights > 0).sum()),
         }
 
+    solvers: dict[bool, Any] = {}
+
+    def on_card(card: Card, curves: NDArray[Any], dtype: Any) -> KernelFit:
+        from kety.fitting.cuda.fit import FitOnCard
+
+        single = dtype == np.float32
+        if single not in solvers:
+            solvers[single] = FitOnCard(
+                card,
+                levels,
+                problem.times,
+                weights,
+                dictionary,
+                settings(single),
+                problem.baseline,
+                dtype,
+            )
+        found = solvers[single](curves)
+        return KernelFit(baseline=found.pop("offset", None), **found)
+
     def run(curves: NDArray[Any], dtype: Any) -> KernelFit:
         count = len(curves)
         single = dtype == np.float32
+        if problem.card is not None:
+            return on_card(problem.card, curves, dtype)
         if curves.dtype != dtype:
             with np.errstate(over="ignore"):  # too large for the precision: found not finite
                 curves = curves.astype(dtype)

@@ -26,7 +26,7 @@ SMALLEST_SHARE, SMALLEST_VOLUME = 0.03, 1e-3
 slope: of the curve, and after a descent of the volume."""
 STEPS = 12
 """Most steps of a descent."""
-RIVAL, RIVAL_DOUBLE, UNSURE = 1e-2, 5e-2, 3e-5
+RIVAL, RIVAL_DOUBLE, UNSURE = 1e-2, 5e-2, 1e-4
 """How much worse than the best of its voxel a descent may end to be solved exactly as well:
 relative to what the best leaves, the first in single precision, which is there for speed; and to
 the curve's sum of squares, the dictionary's error."""

@@ -14,6 +14,7 @@ from kety.fitting.forward import as_numbers, check_coverage, checked_times
 from kety.models import ROLES, Model, OdeModel, Parameter, get_model
 
 if TYPE_CHECKING:
+    from kety.fitting.cuda import Card
     from kety.inputs import InputFunction
 
 C0 = Parameter(
@@ -54,6 +55,8 @@ class Problem:
         The tissue holds contrast agent at the first frame: the parameter ``c0``.
     as_terms : bool
         Use the solver of several terms although the model is one.
+    card : Card or None
+        The NVIDIA card that computes; the processor where None.
     """
 
     model: Model
@@ -69,6 +72,7 @@ class Problem:
     portal: InputFunction | None = None
     initial: bool = False
     as_terms: bool = False
+    card: Card | None = None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

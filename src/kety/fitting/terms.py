@@ -4,7 +4,7 @@ Levenberg-Marquardt on the model's own parameters."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from kety.fitting.status import Status
 from kety.models import Model, program_of
 
 if TYPE_CHECKING:
+    from kety.fitting.cuda.terms import TermsOnCard
     from kety.fitting.optimizers.varprolm import VarProLM
     from kety.inputs import InputFunction
 
@@ -45,6 +46,17 @@ class TermsKernel:
     levels: list[list[dict[str, Any]]]
     scale: float
     weights: Doubles
+    _there: dict[str, TermsOnCard] = field(default_factory=dict)
+
+    def on_card(self, dtype: Any) -> TermsOnCard:
+        """The problem on its card, brought there once."""
+        from kety.fitting.cuda.terms import TermsOnCard
+
+        assert self.problem.card is not None
+        name = str(np.dtype(dtype))
+        if name not in self._there:
+            self._there[name] = TermsOnCard(self.problem.card, self, dtype)
+        return self._there[name]
 
     def options(self) -> dict[str, Any]:
         """What every call with measured curves takes."""
@@ -89,17 +101,20 @@ def terms_curves(
     times = kernel.problem.times
     values = np.empty((len(theta), len(times)))
     slopes = np.empty((*values.shape, theta.shape[1])) if jacobian else None
-    _native.terms_forward(
-        kernel.program,
-        kernel.levels,
-        times,
-        theta,
-        values,
-        slopes,
-        dtype == "float32",
-        kernel.problem.threads,
-        instruction_set,
-    )
+    if kernel.problem.card is not None:
+        values, slopes = kernel.on_card(np.dtype(dtype)).curves(theta, jacobian=jacobian)
+    else:
+        _native.terms_forward(
+            kernel.program,
+            kernel.levels,
+            times,
+            theta,
+            values,
+            slopes,
+            dtype == "float32",
+            kernel.problem.threads,
+            instruction_set,
+        )
     values *= kernel.scale
     if slopes is not None:
         slopes *= kernel.scale
@@ -213,6 +228,21 @@ def solve_from(
         np.empty(count, np.uint8),
         np.empty((count, 2), dtype) if problem.baseline else None,
     )
+    if problem.card is not None:
+        outputs = {
+            "fit_parameters": result.parameters,
+            "fit_covariance": result.covariance,
+            "fit_cost": result.cost,
+            "fit_r2": result.r2,
+            "fit_offset": result.baseline,
+            "evaluations": result.evaluations,
+            "status": result.status,
+            "undetermined": result.undetermined,
+        }
+        kernel.on_card(dtype).fit(
+            data, starts.first, starts.parameters, starts.band, settings, outputs
+        )
+        return result
     solver = _native.terms_fit_single if single else _native.terms_fit_double
     solver(
         kernel.program,

@@ -46,7 +46,8 @@ def own_share(setup: Setup, strength: float, seed: int = 0) -> Doubles:
         return np.asarray(np.diag(np.linalg.inv(np.eye(count) + laplacian))).copy()
     metric = np.tile(UNIT, (count, 1))
     penalty = Penalty(graph, metric, strength * setup.unit)
-    system = graph_system(penalty, setup.voxels.problem.threads)
+    problem = setup.voxels.problem
+    system = graph_system(penalty, problem.threads, card=problem.card)
     system.blocks(metric, np.zeros(count), np.full(count, 15, dtype=np.uint8))
     rng = np.random.default_rng(seed)
     own, x = np.zeros(count), np.empty((count, 4))
@@ -156,7 +157,8 @@ def _drawn(
 ) -> Doubles:
     """The same from draws: A x = noise of the data and of every edge, of covariance A."""
     (count, parameters), graph = free.shape, penalty.graph
-    system = graph_system(penalty, setup.voxels.problem.threads)
+    problem = setup.voxels.problem
+    system = graph_system(penalty, problem.threads, card=problem.card)
     system.blocks(block, np.zeros(count), bits(free))
     rng = np.random.default_rng(seed)
     values, vectors = np.linalg.eigh(unpack(block))

@@ -6,7 +6,7 @@ and their slopes by plain NumPy, which is also the slow twin of both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ from kety.fitting.solve import problem_curves, problem_slopes
 from kety.fitting.terms import TermsKernel, terms_kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kety.fitting.cuda import Card
     from kety.fitting.problem import Problem
 
 Doubles = NDArray[np.float64]
@@ -73,13 +76,15 @@ class Voxels:
     scale: float
     weights: Doubles | None
     kernel: list[dict[str, Any]] | TermsKernel | None
+    _model_there: dict[str, Any] = field(default_factory=dict)
+    _curves_there: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.curves)
 
     def subset(self, rows: NDArray[np.intp]) -> Voxels:
         """Some of the voxels."""
-        return replace(self, curves=self.curves[rows])
+        return replace(self, curves=self.curves[rows], _curves_there={})
 
     @property
     def weight_sum(self) -> float:
@@ -109,6 +114,11 @@ class Voxels:
         theta = np.ascontiguousarray(parameters, dtype=np.float64)
         factor = np.ones(count) if precision is None else precision
         kernel, times, threads = self.kernel, problem.times, problem.threads
+        if problem.card is not None:
+            names = ("cost", "unweighted", "gradient", "hessian", "offset")
+            outputs = dict(zip(names, written, strict=True))
+            self._on_card(problem.card)(self.curves, theta, factor, outputs)
+            return out
         if isinstance(kernel, TermsKernel):
             _native.terms_normals_double(
                 kernel.program,
@@ -125,13 +135,7 @@ class Voxels:
             )
             return out
         lo, hi = problem.kernel_bounds()
-        options = {
-            "baseline": problem.baseline,
-            "weight_sum": self.weight_sum,
-            "curve_scale": 1.0 / self.scale,
-            "tau_lo": float(lo[3]),
-            "tau_hi": float(hi[3]),
-        }
+        options = self._options() | {"tau_lo": float(lo[3]), "tau_hi": float(hi[3])}
         single = problem.dtype == np.float32
         solver = _native.normals_single if single else _native.normals_double
         weights = self.weights
@@ -139,6 +143,31 @@ class Voxels:
             weights = np.ascontiguousarray(weights, dtype=problem.dtype)
         solver(kernel, times, self.curves, weights, options, theta, factor, *written, threads, "")
         return out
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "baseline": self.problem.baseline,
+            "weight_sum": self.weight_sum,
+            "curve_scale": 1.0 / self.scale,
+        }
+
+    def _on_card(self, card: Card) -> Callable[..., None]:
+        """What forms the normal equations on a card; model and curves are brought there once."""
+        from kety.fitting.cuda.normals import CurvesOnCard, NormalsOnCard
+
+        kernel = self.kernel
+        if isinstance(kernel, TermsKernel):
+            return kernel.on_card(np.float64).normals
+        assert kernel is not None
+        if not self._model_there:
+            dtype = self.problem.dtype
+            self._model_there["model"] = NormalsOnCard(
+                card, kernel, self.problem.times, self.weights, self._options(), dtype
+            )
+        if not self._curves_there:
+            self._curves_there["curves"] = CurvesOnCard(self._model_there["model"], self.curves)
+        normals: Callable[..., None] = self._curves_there["curves"].normals
+        return normals
 
 
 def make_voxels(problem: Problem, curves: NDArray[Any]) -> Voxels:

@@ -32,6 +32,8 @@ from kety.joint.normals import (
 
 if TYPE_CHECKING:
     from kety._native import GraphSystem
+    from kety.fitting.cuda import Card
+    from kety.fitting.cuda.graph import GraphOnCard
     from kety.joint.graph import Graph
 
 Doubles = NDArray[np.float64]
@@ -58,7 +60,7 @@ FIRST_DAMPING = 1e-4
 NATIVE_SIZE = 4
 """Parameters of a voxel that the core's systems are made for."""
 
-System: TypeAlias = "GraphSystem | BlockSystem"
+System: TypeAlias = "GraphSystem | GraphOnCard | BlockSystem"
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +156,8 @@ def solve(
         and stop.linear > SINGLE_REACH
         and penalty.strength * penalty.graph.mean_degree < TOO_STRONG
     )
-    system = graph_system(penalty, voxels.problem.threads, single=single)
+    problem = voxels.problem
+    system = graph_system(penalty, problem.threads, single=single, card=problem.card)
     linked = penalty.graph.neighbours > 0
     box, p, now, force, energy = min(
         (
@@ -205,13 +208,19 @@ def _begin(
     return bounds, p, now, force, float(now.cost[linked].sum() + _inner(p, force))
 
 
-def graph_system(penalty: Penalty, threads: int, *, single: bool = True) -> System:
+def graph_system(
+    penalty: Penalty, threads: int, *, single: bool = True, card: Card | None = None
+) -> System:
     """The system for a penalty, the core's where it can be; data blocks are set by each user."""
     from kety import _native
 
     graph = penalty.graph
     system: System
-    if size_of(penalty.metric) == NATIVE_SIZE:
+    if card is not None and size_of(penalty.metric) == NATIVE_SIZE:
+        from kety.fitting.cuda.graph import GraphOnCard
+
+        system = GraphOnCard(card, graph.rows, graph.columns, graph.weights, single)
+    elif size_of(penalty.metric) == NATIVE_SIZE:
         system = _native.GraphSystem(graph.rows, graph.columns, graph.weights, single, threads, "")
     else:
         system = BlockSystem(graph)

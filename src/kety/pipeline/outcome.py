@@ -74,6 +74,7 @@ def estimate(
     fitted: bool = False,
     autocorrelation: bool = False,
     initial: bool | float = False,
+    device: str = "cpu",
     certainty: Certainty | None = None,
     region: NDArray[np.bool_] | None = None,
     progress: bool = False,
@@ -131,6 +132,7 @@ def estimate(
         study.times,
         study.aif,
         model,
+        device=device,
         progress=progress,
         fitted=fitted,
         autocorrelation=autocorrelation,
@@ -153,11 +155,17 @@ def estimate(
     }
     if together is not None and "joint" in maps.attrs:
         maps.attrs |= _joint_settings(together)
+    where = str(maps.attrs["device"])
+    engine = f"{count(maps.attrs['threads'], 'thread')}, {maps.attrs['instruction_set']}"
+    if where.startswith("cuda"):
+        engine = where
+    if device == "auto":
+        tell("device", where)
     if done:
         tell(
             "fitted",
             f"{count(done, 'voxel')} in {elapsed:.2f} s ({done / elapsed:,.0f} voxels/s; "
-            f"{count(maps.attrs['threads'], 'thread')}, {maps.attrs['instruction_set']}, {dtype}; "
+            f"{engine}, {dtype}; "
             f"{_how(maps.attrs)})",
         )
     for line in told(maps.attrs):

@@ -1,0 +1,66 @@
+// Records that pass from Python to the kernels of a GPU: the calls of types.hpp with the chunk's
+// working memory. Python reads the layout of both files from their text, so a member is declared as
+// `type name, name;` or `type name[constant];` and nothing else.
+#pragma once
+#include "types.hpp"
+
+constexpr int kMaxDelays = 64;
+
+// `voxels` is the chunk's. Arrays of T but where another type is named.
+struct FitCard : FitCall {
+  // of voxels
+  void *y, *square, *mean, *spread;  // y: (voxels, frames)
+  float* z;                          // (voxels, rank)
+  unsigned char* outcome;
+  int *first, *candidate_first, *candidate_count, *repeat_first, *repeat_count, *task_first,
+      *task_count;
+  // lists
+  void *candidates, *repeats;  // Candidate, (voxels, 8) and (voxels, 48)
+  int* origin;                 // (voxels, 48)
+  // of tasks, the more-dimensional ones with tasks last
+  int tasks;  // room for so many
+  void *p, *trial, *g, *h, *slope, *walls, *cost_of, *plain_of, *damping, *fall, *offset_of;
+  int *evaluations_of, *owner, *state;
+  // counters, 0 at the start
+  unsigned candidate_total, repeat_total, task_total, next_task;
+};
+
+struct SearchCard : SearchCall {
+  void* square;      // (voxels) of T
+  void* found;       // (voxels, starts) of Found
+  void* transforms;  // FIR: (threads, 4, length) of T
+  unsigned next_start;
+};
+
+struct TermsCard : TermsCall {
+  void* knots;  // (threads, groups, pieces, 4) of T
+  void* tile;   // (threads, frames) of T
+  // fit: of voxels
+  void *y, *mean, *square, *spread;
+  bool* finite;
+  int* best;
+  // and of tasks, the more-dimensional ones with tasks last
+  int tasks;
+  void *p, *trial, *g, *h, *slope, *cost_of, *plain_of, *damping, *fall, *offset_of;
+  int *owner, *evaluations_of, *state;
+  unsigned next_task;
+};
+
+struct NormalsCard : NormalsCall {
+  void* tile;  // (threads, frames) of T
+};
+
+// Sums over rows are formed block by block, so that they do not depend on the order of blocks.
+struct SweepCard : SweepCall {
+  long rows;
+  double* partial;  // (blocks)
+  // sums over the members of groups
+  const long long* member_first;  // (groups + 1)
+  const int* member;
+  long groups;
+  int width;
+  const void* from;
+  void* to;
+  const double* whole;  // factor: (rows, 10) blocks
+  bool mean;
+};

@@ -1,0 +1,95 @@
+"""The card's kernels compile without a card, and fit into one: registers, spills, stack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kety import KetyError
+from kety.fitting.cuda import compiler
+
+MOST_REGISTERS = 255
+# Enough of units, precisions and cards to find what does not compile; each takes seconds.
+CHOSEN = [
+    ("fit", "float32", "sm_80"),
+    ("fit", "float32", "sm_90"),
+    ("fit", "float64", "sm_90"),
+    ("direct", "float32", "sm_90"),
+    ("joint", "float64", "sm_80"),
+    ("joint", "float32", "sm_90"),
+    ("terms", "float32", "sm_80"),
+]
+KERNELS = {
+    "fit": {"search", "climb", "again", "climb_again", "starts", "polish", "write"},
+    "direct": {"search_begin", "nelder_mead", "search_best", "evolution"},
+    "terms": {"forward", "normals", "begin", "walk", "write"},
+    "joint": {"normals_at", "metric", "rows", "blocks", "dot", "gather", "pull", "factor"},
+}
+PREFIX = {"fit": "fit_", "terms": "terms_", "joint": "sweep_"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiler() -> None:
+    try:
+        compiler.nvrtc()
+    except KetyError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("unit", "precision", "arch"), CHOSEN)
+def test_it_compiles_without_spilling(unit: str, precision: str, arch: str) -> None:
+    made = compiler.compile_unit(unit, precision, arch)
+    assert made.cubin[:4] == b"\x7fELF"
+    usage = {u.kernel: u for u in made.usage()}
+    prefix = PREFIX.get(unit, "")
+    wanted = {n if n in usage else prefix + n for n in KERNELS[unit]}
+    assert set(usage) == wanted
+    for name, u in usage.items():
+        assert 8 <= u.registers <= MOST_REGISTERS, name
+        assert u.spilled == 0, name
+        assert u.stack < 8 << 10, name
+    if unit == "fit":
+        # The exact solution keeps a voxel in registers: half a thousand of them in flight.
+        assert usage["fit_polish"].stack == 0 or precision == "float64"
+
+
+def test_a_compiled_unit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KETY_CACHE", str(tmp_path))
+    calls = []
+    monkeypatch.setattr(
+        compiler,
+        "compile_unit",
+        lambda *key: calls.append(key) or compiler.Compiled(b"\x7fELF made", ""),
+    )
+    first = compiler.compiled_file("joint", "float32", "sm_90")
+    assert compiler.compiled_file("joint", "float32", "sm_90") == first
+    assert len(calls) == 1
+    assert first.read_bytes() == b"\x7fELF made"
+    assert [p.name for p in tmp_path.iterdir()] == [first.name]
+    others = {
+        compiler.compiled_file("joint", "float64", "sm_90"),
+        compiler.compiled_file("joint", "float32", "sm_80"),
+        compiler.compiled_file("terms", "float32", "sm_90"),
+    }
+    monkeypatch.setattr(compiler, "source_of", lambda name: "changed")
+    others.add(compiler.compiled_file("joint", "float32", "sm_90"))
+    assert len(others) == 4
+    assert first not in others
+
+
+def test_an_error_of_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "source_of", lambda name: "this is no program")
+    with pytest.raises(KetyError, match=r"cannot compile fit for sm_90(.|\n)*error"):
+        compiler.compile_unit("fit", "float32", "sm_90")
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("KETY_CACHE", str(blocked))
+    monkeypatch.setattr(compiler, "compile_unit", lambda *key: compiler.Compiled(b"x", ""))
+    with pytest.raises(KetyError, match="set KETY_CACHE"):
+        compiler.compiled_file("joint", "float32", "sm_90")
