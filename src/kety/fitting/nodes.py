@@ -206,7 +206,8 @@ def _curves(kernel: TermsKernel, sides: Sequence[Curves]) -> list[Doubles]:
 def _distinct(curves: list[Doubles]) -> tuple[Doubles, list[NDArray[np.intp]]]:
     """All different rows of those arrays, and which of them each row of each array is."""
     number: dict[bytes, int] = {}
-    rows, which = [], []
+    rows: list[Doubles] = []
+    which = []
     for array in curves:
         found = np.empty(len(array), np.intp)
         for i, row in enumerate(array):
