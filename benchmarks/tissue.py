@@ -54,8 +54,13 @@ def inputs(model: str, times: Array) -> dict[str, Any]:
     """The portal input of a model that has two, as an argument of `kety.fit`."""
     if kety.MODELS[model].inputs == 1:
         return {}
-    aif = artery(times)
-    # The artery's curve after the gut: 8 s later and spread by 8 s.
-    passed = np.exp(-np.arange(80.0) / 8.0)
-    spread = np.convolve(aif(aif.times - 8.0), passed / passed.sum())[: aif.times.size]
-    return {"portal": replace(aif, concentration=spread)}
+    return {"portal": portal_of(artery(times))}
+
+
+def portal_of(aif: kety.InputFunction) -> kety.InputFunction:
+    """The artery's curve after the gut: 8 s later and spread by 8 s; evenly sampled."""
+    step = aif.times[1] - aif.times[0]
+    passed = np.exp(-np.arange(0.0, 80.0, step) / 8.0)
+    earlier = np.maximum(aif.times - 8.0, aif.times[0] - 1.0)
+    spread = np.convolve(aif(earlier), passed / passed.sum())[: aif.times.size]
+    return replace(aif, concentration=spread)

@@ -876,7 +876,7 @@ def test_info_on_files(ct: Path, ct_maps: tuple[Path, Result], mr: MrStudy, tmp_
     [
         ("none.nii.gz", None, "no such file"),
         ("a.xyz", "x", "unknown file extension"),
-        ("a.dcm", "x", "holds neither DICOM"),
+        ("a.dcm", "x", "is not DICOM"),
         ("a.nii.gz", "x", "truncated"),
         ("a.csv", "", "empty"),
         ("folder/other.json", "{}", "fit.json"),

@@ -341,14 +341,19 @@ def test_padding_is_not_measured(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(read.mask, ~padded.any(axis=3))
     mask = tmp_path.with_name("mask.nii.gz")
     nib.save(nib.Nifti1Image(np.ones(stored.shape[:3], np.uint8), read.affine), mask)
-    for options in ((), ("--mask", mask)):
-        out = tmp_path.with_name("maps")
-        result = good(
-            "maps", tmp_path, "--quantity", "hu", "--baseline-frames", "1", "--out", out, *options
-        )
-        assert "7 voxels of padding left out" in result.output
-        status = read_maps(out, names=["status"]).maps["status"].values
-        np.testing.assert_array_equal(status == Status.OUTSIDE, ~read.mask)
+    once = ~padded.all(axis=3) & ~read.mask
+    assert once.sum() == 1
+    for quantity in ("hu", "enhancement"):
+        for options in ((), ("--mask", mask)):
+            out = tmp_path.with_name("maps")
+            first = ("--baseline-frames", "1") if quantity == "hu" else ()
+            result = good("maps", tmp_path, "--quantity", quantity, "--out", out, *first, *options)
+            assert "7 voxels of padding left out" in result.output
+            status = read_maps(out, names=["status"]).maps["status"].values
+            if options:
+                np.testing.assert_array_equal(status == Status.OUTSIDE, ~read.mask)
+            else:
+                np.testing.assert_array_equal(status == Status.NOT_FINITE, once)
 
 
 def test_a_padding_value_that_no_pixel_has_changes_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import xarray
 
 import kety
-from cases import NOISE, TWO_PHASE, Floats, artery, assert_same, options_of, study
+from cases import NOISE, PEAK, TWO_PHASE, Floats, artery, assert_same, options_of, study
 from kety import MODELS, InputFunction, Status, VarProLM, api, simulate_curves
 from kety.fitting.identifiability import DENOMINATOR, NEEDED
 from kety.fitting.status import FITTED, SENTENCES
@@ -116,6 +116,27 @@ def test_parameters_at_their_bounds(aif: InputFunction) -> None:
     assert maps.ktrans_se.notnull().any()
 
 
+@pytest.mark.parametrize("model", ["patlak", "extended_tofts"])
+def test_uptake_alone_does_not_tell_the_delay(aif: InputFunction, model: str) -> None:
+    rng = np.random.default_rng(37)
+    truth = {"ktrans": 0.02, "vb": 0.0, "delay": rng.uniform(1.0, 7.0, 2000)}
+    truth |= {"kep": 0.2} if model == "extended_tofts" else {}
+    uptake = simulate_curves(truth, TWO_PHASE, aif, model)
+    noise = 0.0025 * PEAK  # a twentieth of a curve with 5 % of blood
+    noisy = uptake + rng.normal(0.0, noise, uptake.shape)
+    everywhere = np.ones(2000, bool)
+    maps = kety.fit(noisy, TWO_PHASE, aif, model, mask=everywhere)
+    told = (maps.status == Status.NOT_IDENTIFIABLE) | maps.delay_se.isnull()
+    assert told.mean() > 0.95
+    # Where the vascular term is known, or there is none, it does not matter.
+    for fixed in (0.0, 0.02):
+        blood = truth | {"ktrans": 0.0, "vb": fixed}
+        with_blood = noisy + simulate_curves(blood, TWO_PHASE, aif, model)
+        options = {"bounds": {"vb": (fixed, fixed)}, "mask": everywhere}
+        known = kety.fit(with_blood, TWO_PHASE, aif, "patlak", **options)
+        assert (known.status == Status.NOT_IDENTIFIABLE).mean() < 0.02
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_purely_vascular_voxel_has_no_washout(aif: InputFunction, dtype: str) -> None:
     rng = np.random.default_rng(34)
@@ -163,6 +184,8 @@ def test_statuses_and_maps_tell_the_same_story(name: str, noise: float) -> None:
     assert np.all(errors, axis=0)[status == Status.CONVERGED].all()
     assert not np.all(errors, axis=0)[status == Status.AT_BOUND].any()
     vague = (maps.ktrans <= NEEDED * maps.ktrans_se) | (maps.kep <= DENOMINATOR * maps.kep_se)
+    # Without blood nothing tells the delay.
+    vague |= ((maps.vb <= NEEDED * maps.vb_se) | (maps.vb == 0)) & maps.delay_se.notnull()
     doubtful = ~np.all(known, axis=0) | vague.values | (maps.ktrans == 0).values
     doubtful |= (maps.kep == 0).values
     assert doubtful[status == Status.NOT_IDENTIFIABLE].all()

@@ -95,7 +95,7 @@ def test_kinetic_parameters_do_not_depend_on_the_unit(folder: Path, source: str)
     mg = study_of(folder, True, **{source: folder / where})
     factor = iodine_calibration(100).hu_per_mg_ml
     assert mg.unit == "mg/mL"
-    np.testing.assert_allclose(mg.curves, hu.curves / factor, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(mg.curves, np.asarray(hu.curves) / factor, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(mg.aif.concentration, hu.aif.concentration / factor, rtol=1e-12)
     assert mg.aif.concentration.max() == pytest.approx(300 / factor, rel=0.05)
     one, other = (estimate(study, dtype="float64") for study in (hu, mg))

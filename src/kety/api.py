@@ -175,7 +175,8 @@ def fit(
     Notes
     -----
     Standard errors are those of nonlinear least squares, ``s^2 (J'J)^-1`` with
-    ``s^2 = cost / (T - free parameters)``. A parameter at its bound has none (NaN). Those of a
+    ``s^2 = cost / (T - free parameters)``; along the parameter that a model names as ``profiled``,
+    those of its profile likelihood. A parameter at its bound has none (NaN). Those of a
     joint estimate are its own: those of the posterior, which allow for noise and, on the average
     over voxels, for the bias of smoothing; ``moved`` shows where there is more of it.
     """

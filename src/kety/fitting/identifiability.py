@@ -50,16 +50,17 @@ def lost_by_needs(
     for quantity in quantities:
         if quantity.name in fixed or not (quantity.needs or quantity.over):
             continue
-        without = np.zeros(len(status), np.bool_)
+        lacking = [np.zeros(len(status), np.bool_)]
         for group in quantity.needs:
             present = [name for name in group if name in values]
             if not fixed.issuperset(present):
-                without |= ~np.any([known(name, NEEDED) for name in present], axis=0)
-        for name in quantity.over:
-            without |= ~known(name, DENOMINATOR)
+                lacking.append(~np.any([known(name, NEEDED) for name in present], axis=0))
+        lacking += [~known(name, DENOMINATOR) for name in quantity.over]
+        without: NDArray[np.bool_] = np.any(lacking, axis=0)
         if isinstance(quantity, Parameter) and quantity.is_delay:
-            # At its bound it has no error to be believed, and the bound is what to see to.
-            without &= ~np.isnan(errors[quantity.name])
+            # At its bound it has no error to be believed, and the bound is what to see to, unless
+            # there is no enhancement at all.
+            without &= ~np.isnan(errors[quantity.name]) | np.all(lacking[1:], axis=0)
         lost[quantity.name] = without & fitted
     return lost
 

@@ -182,6 +182,7 @@ def stretched(covariance: NDArray[Any], slot: int, variance: Floats) -> NDArray[
     with np.errstate(invalid="ignore", divide="ignore"):
         growth = (np.maximum(variance / usual, LEAST) - 1.0) / usual
     growth = np.where(np.isfinite(growth), growth, 0.0)
+    column = np.nan_to_num(column)
     for i in range(size):
         for j in range(i + 1):
             out[:, _packed(i, j)] += growth * column[:, i] * column[:, j]

@@ -4,6 +4,7 @@ Levenberg-Marquardt on the model's own parameters."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -268,29 +269,53 @@ def solve_from(
     return result
 
 
+HALVED = 8192
+"""Voxels from which on a block is solved in two halves: what one does in Python, the other spends
+in the core."""
+
+
 def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     """Build what all voxels share and return the solver of a block of curves (V, T)."""
     kernel = terms_kernel(problem)
     nodes = make_nodes(kernel)
-    search = prepare_pairs(kernel, options, nodes)
     delay = problem.slot("delay")
 
-    def solve(curves: NDArray[Any]) -> KernelFit:
-        result = no_fit(problem, len(curves))
-        if not len(curves):
+    def solver(kernel: TermsKernel) -> Solve:
+        search = prepare_pairs(kernel, options, nodes)
+
+        def solve(curves: NDArray[Any]) -> KernelFit:
+            if not len(curves):
+                return no_fit(problem, 0)
+            starts = search(curves)
+            result = solve_from(kernel, options, curves, starts, problem.dtype)
+            if problem.dtype == np.float32:
+                # Whether a parameter is determined is a matter of cancellation: float64 decides.
+                unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
+                if len(unsure):
+                    start = result.parameters[unsure].astype(np.float64)
+                    one_each = np.arange(len(unsure) + 1, dtype=np.int64)
+                    again = Starts(one_each, start, bands_of(nodes.bands, start[:, delay]))
+                    double = solve_from(kernel, options, curves[unsure], again, np.float64)
+                    place(result, unsure, double)
+            result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE
             return result
-        starts = search(curves)
-        result = solve_from(kernel, options, curves, starts, problem.dtype)
-        if problem.dtype == np.float32:
-            # Whether a parameter is determined is a matter of cancellation: float64 decides.
-            unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
-            if len(unsure):
-                start = result.parameters[unsure].astype(np.float64)
-                one_each = np.arange(len(unsure) + 1, dtype=np.int64)
-                again = Starts(one_each, start, bands_of(nodes.bands, start[:, delay]))
-                double = solve_from(kernel, options, curves[unsure], again, np.float64)
-                place(result, unsure, double)
-        result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE
+
+        return solve
+
+    if problem.threads < 2 or problem.card is not None:
+        return solver(kernel)
+    whole = solver(kernel)
+    half = solver(replace(kernel, problem=replace(problem, threads=problem.threads // 2)))
+
+    def in_halves(curves: NDArray[Any]) -> KernelFit:
+        if len(curves) < HALVED:
+            return whole(curves)
+        result, middle = no_fit(problem, len(curves)), len(curves) // 2
+        parts = np.arange(middle), np.arange(middle, len(curves))
+        with ThreadPoolExecutor(len(parts)) as pool:
+            found = list(pool.map(lambda part: half(curves[part[0] : part[-1] + 1]), parts))
+        for part, fit in zip(parts, found, strict=True):
+            place(result, part, fit)
         return result
 
-    return solve
+    return in_halves

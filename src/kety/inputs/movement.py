@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -43,9 +45,9 @@ def displacements(data: NDArray[Any], baseline: NDArray[np.intp]) -> NDArray[np.
     from scipy.ndimage import gaussian_filter
 
     x, y, z, frames = data.shape
-    result = np.zeros((frames, 2))
+    still = np.zeros((frames, 2))
     if x < 8 or y < 8:
-        return result
+        return still
     slices = np.unique(np.linspace(0, z - 1, min(z, _SLICES)).round().astype(int))
     sigma = (_SMOOTHING, _SMOOTHING, 0.0)
     side = max(1, min(x, y) // _SIDE)
@@ -55,16 +57,17 @@ def displacements(data: NDArray[Any], baseline: NDArray[np.intp]) -> NDArray[np.
         return np.asarray(gaussian_filter(np.nan_to_num(volume, copy=False), sigma))
 
     before = {int(frame): smooth(int(frame)) for frame in baseline}
-    mean = np.asarray(np.mean(list(before.values()), axis=0, dtype=np.float64))
+    mean = np.stack(list(before.values())).mean(axis=0, dtype=np.float64)
     along_x, along_y = np.gradient(mean, axis=(0, 1))
     steep = along_x**2 + along_y**2
     steep[[0, -1]], steep[:, [0, -1]] = 0.0, 0.0
     edges = np.flatnonzero(steep > float(np.quantile(steep, 1.0 - _EDGES)))
     if edges.size < _FEWEST:
-        return result
+        return still
     chosen = np.unravel_index(edges[:: -(-edges.size // _MOST)], steep.shape)
     slopes = np.stack([-along_x[chosen], -along_y[chosen], np.ones(chosen[0].size)], axis=1)
-    for frame in range(frames):
+
+    def displacement(frame: int) -> NDArray[np.float64]:
         now = before[frame] if frame in before else smooth(frame)
         change = now[chosen] - mean[chosen]
         weights = np.ones(change.size)
@@ -78,9 +81,11 @@ def displacements(data: NDArray[Any], baseline: NDArray[np.intp]) -> NDArray[np.
         left = change - slopes @ shift
         centred = change - np.average(change, weights=weights)
         # Where enhancement changes an image without edges, its gradients explain nothing.
-        if weights @ left**2 < (1.0 - _EXPLAINED) * (weights @ centred**2):
-            result[frame] = shift[:2]
-    return result * side
+        explained = weights @ left**2 < (1.0 - _EXPLAINED) * (weights @ centred**2)
+        return shift[:2] * side if explained else np.zeros(2)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return np.stack(list(pool.map(displacement, range(frames))))
 
 
 def _blocks(volume: NDArray[np.float32], side: int) -> NDArray[np.float32]:
@@ -89,4 +94,4 @@ def _blocks(volume: NDArray[np.float32], side: int) -> NDArray[np.float32]:
         return volume
     x, y = (length // side * side for length in volume.shape[:2])
     parts = [volume[i:x:side, j:y:side] for i in range(side) for j in range(side)]
-    return np.asarray(sum(parts[1:], parts[0]) / np.float32(side**2))
+    return np.asarray(sum(parts[1:], parts[0]) / np.float32(side**2), dtype=np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,8 +24,11 @@ MEASURED: Final[tuple[str, ...]] = ("hu", "signal")
 """Quantities whose baseline is in the series."""
 SAMPLE: Final = 100_000
 """Voxels, at most, that tell of a series as a whole; drawn from more."""
-_SLACK: Final = 1e-3
-"""By how much single precision may be off: so much more is let through."""
+_CLEAR: Final = (1.0 + 1e-3) * 6.0**0.5 / (MAD_TO_SD * DETECTED)
+"""Median bend, over the first pass, below which that is clear of the noise (see `noise_of`), and
+a little more for single precision."""
+_SHARE: Final = 1 << 17
+"""Voxels that a thread takes at a time."""
 
 
 def drawn(voxels: Indices) -> Indices:
@@ -157,44 +162,63 @@ class Screening:
 def screen(flat: NDArray[Any], voxels: Indices, passage: Passage, quantity: str) -> Screening:
     """Look at the voxels (their rows in `flat`, (N, T)), block by block and frame by frame.
 
-    No noise is computed: it is a median, and to tell whether a median is below a limit it takes to
-    count. All voxels that `rises_of` finds to be clear are among those found here.
+    All voxels that `rises_of` finds to be clear are among those found here.
     """
     count = voxels.size
-    before, score = np.empty(count, np.float32), np.empty(count, np.float32)
-    usable, clear = np.empty(count, np.bool_), np.empty(count, np.bool_)
-    frames = flat.shape[1]
-    bends_needed, small = (frames - 2) // 2, np.min_scalar_type(frames)
-    limit = (1.0 + _SLACK) * np.sqrt(6.0) / (MAD_TO_SD * DETECTED)
-    pairs = slice(passage.first, passage.last), slice(passage.first + 1, passage.last + 1)
-    order = np.arange(passage.middle.size, 0, -1, dtype=np.min_scalar_type(passage.middle.size))
-    length = (passage.stop - passage.start).astype(np.float32)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for part, values in columns(flat, voxels):
-            level = values[passage.baseline].mean(axis=0)
-            tops = values[pairs[0]] + values[pairs[1]]
-            top = tops.max(axis=0)
-            # The first of the highest pairs; argmax along this axis is ten times as slow.
-            best = order.size - ((tops == top).view(np.uint8) * order[:, None]).max(axis=0)
-            best = np.minimum(best, order.size - 1)  # a voxel with NaN has none
-            steps = values[1:] - values[:-1]
-            bends = steps[1:] - steps[:-1]
-            np.abs(steps, out=steps)
-            np.abs(bends, out=bends)
-            variation = steps.sum(axis=0)
-            for frame in range(passage.first + 1, frames):  # cumsum along this axis is slow
-                np.add(values[frame - 1], values[frame], out=values[frame])
-            each, start, stop = np.arange(best.size), passage.start[best], passage.stop[best]
-            # Running sums up to the last frame and up to the one in front of the first.
-            late = (values[stop - 1, each] - values[start - 1, each]) / length[best]
-            base = level if quantity in MEASURED else np.float32(0.0)
-            drop = 0.5 * top - np.where(passage.known[best], late, base)
-            below = (bends < np.float32(limit) * drop).view(np.uint8)
-            clear[part] = below.sum(axis=0, dtype=small) >= bends_needed
-            usable[part] = np.isfinite(variation) & (variation > 0.0)
-            score[part] = drop * np.abs(drop) / variation
-            if quantity == "signal":
-                score[part] /= level
-                usable[part] &= level != 0.0
-            before[part] = level
-    return Screening(before, score, usable, clear)
+    seen = Screening(
+        np.empty(count, np.float32),
+        np.empty(count, np.float32),
+        np.empty(count, np.bool_),
+        np.empty(count, np.bool_),
+    )
+
+    def look(first: int) -> None:
+        share = slice(first, first + _SHARE)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            for part, values in columns(flat, voxels[share]):
+                place = slice(first + part.start, first + part.stop)
+                _look(values, passage, quantity, seen, place)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(look, range(0, count, _SHARE)))
+    return seen
+
+
+def _look(
+    values: NDArray[np.float32], passage: Passage, quantity: str, seen: Screening, place: slice
+) -> None:
+    """Look at the voxels at a place of `seen`, whose values (T, B) are overwritten.
+
+    No noise is computed: it is a median, and to tell whether a median is below a limit it takes to
+    count.
+    """
+    frames, rising = len(values), passage.middle.size
+    level = values[passage.baseline].mean(axis=0)
+    tops = values[passage.first : passage.last] + values[passage.first + 1 : passage.last + 1]
+    top = tops.max(axis=0)
+    # The first of the highest pairs; argmax along this axis is ten times as slow.
+    rank = np.arange(rising, 0, -1, dtype=np.min_scalar_type(rising))[:, None]
+    best = rising - ((tops == top).view(np.uint8) * rank).max(axis=0)
+    best = np.minimum(best, rising - 1)  # a voxel with NaN has none
+    steps = values[1:] - values[:-1]
+    bends = steps[1:] - steps[:-1]
+    np.abs(steps, out=steps)
+    np.abs(bends, out=bends)
+    variation = steps.sum(axis=0)
+    for frame in range(passage.first + 1, frames):  # cumsum along this axis is slow
+        np.add(values[frame - 1], values[frame], out=values[frame])
+    each, start, stop = np.arange(best.size), passage.start[best], passage.stop[best]
+    # Running sums up to the last frame and up to the one in front of the first.
+    late = (values[stop - 1, each] - values[start - 1, each]) / (stop - start).astype(np.float32)
+    base = level if quantity in MEASURED else np.float32(0.0)
+    drop = 0.5 * top - np.where(passage.known[best], late, base)
+    below = (bends < np.float32(_CLEAR) * drop).view(np.uint8)
+    # Half of the bends below the limit: their median is, or just misses it.
+    clear = below.sum(axis=0, dtype=np.min_scalar_type(frames)) >= (frames - 2) // 2
+    usable = np.isfinite(variation) & (variation > 0.0)
+    score = drop * np.abs(drop) / variation
+    if quantity == "signal":
+        score /= level
+        usable &= level != 0.0
+    seen.before[place], seen.score[place] = level, score
+    seen.usable[place], seen.clear[place] = usable, clear

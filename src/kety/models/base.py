@@ -109,7 +109,8 @@ class Parameter:
         Smallest value that the model is defined for; a lower bound below it is raised to it.
     needs : tuple of tuples of str
         What tells of this parameter: of every group of names at least one must be clearly more than
-        0, or this one is not determined. May name itself: its reciprocal is what the data know.
+        0, or this one is not determined. A group of which all is fixed asks for nothing. May name
+        itself: its reciprocal is what the data know.
     over : tuple of str
         Denominators, in the same way; their interval must not reach 0.
     vanishing : bool

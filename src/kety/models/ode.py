@@ -100,6 +100,7 @@ class OdeModel(Model):
     terms: None = field(default=None, init=False)
     inner: None = field(default=None, init=False)
     starts: None = field(default=None, init=False)
+    profiled: str = field(default="", init=False)
 
     def __init__(
         self,

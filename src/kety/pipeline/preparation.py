@@ -206,6 +206,35 @@ def kind_of(mask: str | os.PathLike[str] | None) -> str | None:
     return None
 
 
+def without_padding(
+    curves: NDArray[Any] | AboveLevel, data: NDArray[Any], padding: NDArray[np.bool_]
+) -> NDArray[Any] | AboveLevel:
+    """Curves that are NaN where a voxel is padding in some of the phases, but not in all.
+
+    What is padding in all phases is constant, and does not enhance.
+
+    Parameters
+    ----------
+    curves, data
+        (X, Y, Z, T), converted and as read.
+    padding
+        (X, Y, Z), where a voxel is padding in any phase.
+    """
+    from kety.voxels import AboveLevel
+
+    changes = np.zeros(padding.shape, dtype=np.bool_)
+    for phase in range(1, data.shape[3]):
+        changes |= data[..., phase] != data[..., 0]
+    changes &= padding
+    if not changes.any():
+        return curves
+    if isinstance(curves, AboveLevel):
+        return AboveLevel(curves.data, np.where(changes, np.nan, curves.level).astype(curves.dtype))
+    known = curves.astype(np.result_type(curves.dtype, np.float32))
+    known[changes] = np.nan
+    return known
+
+
 def made_mask(
     series: Series, kind: str, quantity: str, baseline: Frames | None
 ) -> NDArray[np.bool_]:

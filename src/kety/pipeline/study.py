@@ -26,6 +26,7 @@ from kety.pipeline.preparation import (
     own_times_in_words,
     region_of,
     weights_of,
+    without_padding,
 )
 from kety.pipeline.provenance import files_of
 from kety.pipeline.telling import Tell, count, silent
@@ -205,6 +206,10 @@ def read_study(
         Path(path), which, times, modality, quantity, mask, conversion.baseline, tell
     )
     series, made = region.series(whole, tell)
+    padding = None
+    if mask is None and series.mask is not None:
+        # A mask would say that all in it is to be fitted, whether it enhances or not.
+        padding, series = ~series.mask, replace(series, mask=None)
     unit = QUANTITIES[quantity][1]
     conversion.check(quantity)
     if source is not None and source.t10 is not None and quantity != "signal":
@@ -240,6 +245,8 @@ def read_study(
         if source is not None and vessel is not None and region:
             blood = read_scan(of_blood(conversion, source), whole, masks.all, silent)
     curves = _convert(series, baseline, scan, facts, tell)
+    if padding is not None:
+        curves = without_padding(curves, series.data, padding)
     curves = denoised(curves, series, keep, facts, tell)
     if calibration is not None:
         curves, unit = of_iodine(curves, calibration, facts, tell)
@@ -338,7 +345,8 @@ def _read_series(
     if measured is not None:
         padding = int(np.count_nonzero(~measured & (True if wanted is None else wanted)))
         made += f"; {count(padding, 'voxel')} of padding left out" if padding else ""
-    tell("series", f"{series.source}: {words}, {described(series)}{made}")
+    shown = series if wanted is not None else replace(series, mask=None)
+    tell("series", f"{series.source}: {words}, {described(shown)}{made}")
     span = f"{series.times[0]:g} to {series.times[-1]:g} s"
     tell("frames", f"{series.times.size} from {span} ({series.times_from})")
     if series.slice_times is not None:

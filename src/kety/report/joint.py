@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from kety.fitting.status import Status
 from kety.joint.estimate import BEYOND
@@ -86,6 +85,8 @@ def _moves(study: Study) -> Moves:
     free = round(study.maps.attrs["joint_free_parameters"] / took_part(study.maps))
     # a voxel without neighbours stands for itself alone and did not move
     linked = np.isfinite(pooled) & (pooled != 1.0)
+    from scipy.stats import chi2  # slow to import
+
     return Moves(linked, free, float(np.sqrt(chi2.ppf(BEYOND, free) / free)))
 
 

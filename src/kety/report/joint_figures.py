@@ -10,7 +10,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from kety.report.figures import INK, INPUT, LEGEND_ABOVE, MODEL, MUTED, draw, grid
 from kety.report.numbers import tick
@@ -81,6 +80,8 @@ def moved(values: NDArray[Any], free: int, limit: float, alt: str, *, wide: bool
     above = int(np.count_nonzero(values > limit))
     share = 100.0 / max(values.size, 1)
     width = edges[1] - edges[0]
+    from scipy.stats import chi2  # slow to import
+
     expected = 100.0 * np.diff(chi2.cdf(free * edges**2, free))
 
     def paint(canvas: Figure) -> None:

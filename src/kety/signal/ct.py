@@ -125,10 +125,10 @@ def above_baseline(hu: ArrayLike, baseline: Frames) -> AboveLevel:
     """As `enhancement`, but computed where it is read: besides `hu` one volume is kept."""
     data = check_series("hu", hu, "T")
     frames = resolve_frames(baseline, data.shape[-1])
-    level = np.zeros(data.shape[:-1])
+    level = np.zeros_like(data[..., 0], dtype=np.float64)  # in the memory order of the data
     with np.errstate(invalid="ignore"):
         for frame in frames:
             level += data[..., frame]
         level /= frames.size
     level[~np.isfinite(level)] = np.nan
-    return AboveLevel(data, level.astype(np.result_type(data.dtype, np.float32)))
+    return AboveLevel(data, np.asarray(level, dtype=np.result_type(data.dtype, np.float32)))
