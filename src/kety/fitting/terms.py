@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.fitting.engine import TOO_WIDE, KernelFit, Solve, no_fit, place
-from kety.fitting.nodes import make_nodes
+from kety.fitting.nodes import INITIAL_RATES, make_nodes
 from kety.fitting.pairs import Starts, bands_of, prepare_pairs
 from kety.fitting.pieces import kernel_pieces
 from kety.fitting.problem import Problem, check_portal, power_of_two
@@ -240,17 +240,24 @@ def solve_from(
 
 def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     """Build what all voxels share and return the solver of a block of curves (V, T)."""
+    from kety.fitting.further import go_further  # which reads this module
+
     kernel = terms_kernel(problem)
-    nodes = make_nodes(kernel)
-    search = prepare_pairs(kernel, options, nodes)
+    rates = INITIAL_RATES if problem.initial else INITIAL_RATES[:1]
+    tables = [make_nodes(kernel, rate) for rate in rates]
+    nodes, search = tables[0], prepare_pairs(kernel, options, tables)
     delay = problem.slot("delay")
+
+    def exact(curves: NDArray[Any], starts: Starts) -> KernelFit:
+        return solve_from(kernel, options, curves, starts, problem.dtype)
 
     def solve(curves: NDArray[Any]) -> KernelFit:
         result = no_fit(problem, len(curves))
         if not len(curves):
             return result
         starts = search(curves)
-        result = solve_from(kernel, options, curves, starts, problem.dtype)
+        result = exact(curves, starts)
+        go_further(kernel, nodes, curves, result, exact)
         if problem.dtype == np.float32:
             # Whether a parameter is determined is a matter of cancellation: float64 decides.
             unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
