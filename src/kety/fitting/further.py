@@ -9,7 +9,7 @@ two amplitudes at every pair of delays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,11 @@ PORTAL_DELAYS = 41
 """Delays of the portal input that are scanned."""
 MINIMA = 6
 """Most pairs of delays of a voxel that are tried."""
+CLEAN, ROUNDING = 1e-4, 1e12
+"""What is left of a curve of almost no noise, and what rounding leaves, relative to its variance;
+the latter in squares of the precision."""
+CHANGES = (0.5, 2.0)
+"""Factors by which a residue's parameters are changed where the solution is not the lowest."""
 CHUNK = 256
 """Voxels whose curves are held at a time."""
 
@@ -63,7 +68,13 @@ def go_further(
     for _ in range(ROUNDS):
         theta = result.parameters[where].astype(np.float64)
         delay = theta[:, kernel.problem.slot("delay")]
-        found = [_across(kernel, nodes, theta), _relocated(kernel, nodes, curves[where], theta)]
+        found = [_across(kernel, nodes, theta)]
+        if nodes.recipe.share:
+            found.append(_relocated(kernel, nodes, curves[where], theta))
+            wide = np.flatnonzero(_missed(kernel, curves[where], result.cost[where]))
+            for changed in _other_residues(kernel.problem, nodes.recipe.share, theta[wide]):
+                other = _relocated(kernel, nodes, curves[where[wide]], changed)
+                found.append(other._replace(voxel=wide[other.voxel]))
         some = np.unique(np.concatenate([f.voxel for f in found]))
         if not len(some):
             return
@@ -91,6 +102,29 @@ def _gathered(found: Sequence[Found], voxels: NDArray[np.intp]) -> Starts:
     return Starts(first.astype(np.int64), every.parameters[order], every.band[order])
 
 
+def _missed(kernel: TermsKernel, curves: NDArray[Any], cost: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether a curve (V, T) has too little noise for what is left of it, and more is left than
+    rounding: its solution is not the lowest minimum."""
+    y = curves.astype(np.float64)
+    spread = np.square(y - y.mean(axis=1, keepdims=True)).sum(axis=1)
+    rounding = ROUNDING * float(np.finfo(kernel.problem.dtype).eps) ** 2
+    return np.asarray((cost > rounding * spread) & (cost < CLEAN * spread))
+
+
+def _other_residues(problem: Problem, share: str, theta: Doubles) -> Iterator[Doubles]:
+    """Solutions (V, P) with one of the residue's parameters changed."""
+    for i in _scaled(problem):
+        for factor in CHANGES if i != problem.slot(share) else ():
+            changed = theta.copy()
+            changed[:, i] *= factor
+            yield changed
+
+
+def _scaled(problem: Problem) -> list[int]:
+    """Places of the parameters that may scale with a curve."""
+    return [i for i, p in enumerate(problem.parameters) if not p.is_delay and p.name != "c0"]
+
+
 def _across(kernel: TermsKernel, nodes: NodeTable, theta: Doubles) -> Found:
     """From solutions (V, P) at a jump to its other side."""
     slot = kernel.problem.slot("delay")
@@ -112,14 +146,12 @@ def _relocated(
     """From solutions (V, P) of two inputs to other delays of both, with the same residue."""
     problem, share = kernel.problem, nodes.recipe.share
     parts = [Found(np.zeros(0, np.intp), np.zeros((0, problem.size)), np.zeros((0, 2)))]
-    if not share:
-        return parts[0]
     own, first, second = (problem.slot(n) for n in (share, "delay", "delay_portal"))
     lo, hi = problem.kernel_bounds()
     late = np.linspace(lo[second], hi[second], PORTAL_DELAYS if hi[second] > lo[second] else 1)
     if len(nodes.delays) * len(late) == 1:
         return parts[0]
-    scaled = [i for i, p in enumerate(problem.parameters) if not p.is_delay and p.name != "c0"]
+    scaled = _scaled(problem)
     for begin in range(0, len(theta), CHUNK):
         part, y = theta[begin : begin + CHUNK], curves[begin : begin + CHUNK].astype(np.float64)
         if problem.initial:
