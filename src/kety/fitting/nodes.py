@@ -28,8 +28,9 @@ RATE_UNIT, RATES = 0.004, 20
 """The grid of rates is even in log(1 + k / RATE_UNIT)."""
 FASTEST = 8.0
 """Largest rate of the grid, 1/s; beyond it a term follows the input."""
-INITIAL_RATES = (0.002, 0.01, 0.04)
-"""Rates (1/s) of decays of an initial concentration that the search leaves out of account."""
+INITIAL_RATES = (0.003, 0.008, 0.02)
+"""Rates (1/s) of the decay of an initial concentration that a search leaves out of account: one
+search for each. All of them in one would leave little of a curve to be searched."""
 ALIKE = 1e-6
 """Squared sine of the angle up to which two curves are one."""
 
@@ -58,6 +59,8 @@ class NodeTable:
     group : (pairs,) array
     band, bands : (groups, 2) and (m, 2) arrays
         Jumps that the delay may not cross from a group's cell; and all such stretches, s.
+    delays : (n,) array
+        Centres of the cells of the delay, s.
     """
 
     recipe: Recipe
@@ -71,6 +74,7 @@ class NodeTable:
     group: NDArray[np.int32]
     band: Doubles
     bands: Doubles
+    delays: Doubles
 
 
 def rate_grid() -> Doubles:
@@ -79,8 +83,9 @@ def rate_grid() -> Doubles:
     return np.asarray(RATE_UNIT * np.expm1(np.linspace(0.0, top, RATES)))
 
 
-def make_nodes(kernel: TermsKernel) -> NodeTable:
-    """Build the table of a problem.
+def make_nodes(kernel: TermsKernel, initial_rate: float = INITIAL_RATES[1]) -> NodeTable:
+    """Build the table of a problem, without the decay of that rate (1/s) where there is an initial
+    concentration.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def make_nodes(kernel: TermsKernel) -> NodeTable:
         portal = delay_cells(kernel.inputs[1], times, *bounds["delay_portal"])[0].mean(axis=1)
     groups = recipe.nodes(Search(cells.mean(axis=1), portal, rate_grid()))
     weighted = np.sqrt(kernel.weights)
-    unseen = _unseen(problem) * weighted[:, None]
+    unseen = _unseen(problem, initial_rate) * weighted[:, None]
     if unseen.shape[1]:
         unseen = np.linalg.qr(unseen)[0]
     sides = [side for g in groups for side in (g.a, g.b)]
@@ -155,6 +160,7 @@ def make_nodes(kernel: TermsKernel) -> NodeTable:
         group=group,
         band=band[[g.cell for g in groups]],
         bands=np.unique(band, axis=0),
+        delays=cells.mean(axis=1),
     )
 
 
@@ -167,13 +173,13 @@ def _recipe(problem: Problem) -> Recipe:
     raise KetyError(f"{model.name} does not say where to start; give its Model a Recipe")
 
 
-def _unseen(problem: Problem) -> Doubles:
-    """Curves (T, n) that the search does not look at: a fitted constant; and what an initial
-    concentration may leave, whatever the rate."""
+def _unseen(problem: Problem, initial_rate: float) -> Doubles:
+    """Curves (T, n) that the search does not look at: a fitted constant; and the decay of an
+    initial concentration."""
     since = problem.times - problem.times[0]
-    curves = [np.ones_like(since)] if problem.baseline or problem.initial else []
+    curves = [np.ones_like(since)] if problem.baseline else []
     if problem.initial:
-        curves += [np.exp(-rate * since) for rate in INITIAL_RATES]
+        curves.append(np.exp(-initial_rate * since))
     return np.stack(curves, axis=1) if curves else np.zeros((len(since), 0))
 
 

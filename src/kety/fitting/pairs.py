@@ -3,14 +3,14 @@ they are exponentials, a descent between the nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fitting.nodes import NodeTable, make_nodes
+from kety.fitting.nodes import NodeTable
 
 if TYPE_CHECKING:
     from kety.fitting.optimizers.varprolm import VarProLM
@@ -72,10 +72,33 @@ def bands_of(bands: Doubles, delay: Doubles) -> Doubles:
 
 
 def prepare_pairs(
-    kernel: TermsKernel, options: VarProLM, table: NodeTable | None = None
+    kernel: TermsKernel, options: VarProLM, tables: Sequence[NodeTable]
 ) -> Callable[[NDArray[Any]], Starts]:
-    """The search of a block of curves (V, T), on the table of the problem's nodes."""
-    nodes = table or make_nodes(kernel)
+    """The search of a block of curves (V, T), on each of those tables."""
+    searches = [_prepare(kernel, options, nodes) for nodes in tables]
+    if len(searches) == 1:
+        return searches[0]
+
+    def search(curves: NDArray[Any]) -> Starts:
+        return gathered(len(curves), [one(curves) for one in searches])
+
+    return search
+
+
+def gathered(count: int, parts: Sequence[Starts]) -> Starts:
+    """The starts of all parts, each of ``count`` voxels, voxel by voxel."""
+    voxel = np.concatenate([np.repeat(np.arange(count), np.diff(p.first)) for p in parts])
+    order = np.argsort(voxel, kind="stable")
+    return Starts(
+        np.sum([p.first for p in parts], axis=0),
+        np.concatenate([p.parameters for p in parts])[order],
+        np.concatenate([p.band for p in parts])[order],
+    )
+
+
+def _prepare(
+    kernel: TermsKernel, options: VarProLM, nodes: NodeTable
+) -> Callable[[NDArray[Any]], Starts]:
     problem = kernel.problem
     lo, hi = problem.kernel_bounds()
     threshold = problem.enhancement_threshold()
@@ -90,7 +113,7 @@ def prepare_pairs(
             if not usable.all():
                 y[~usable] = 0.0
             at_first = np.maximum(y[:, 0], 0.0)
-            if problem.baseline or problem.initial:
+            if problem.baseline:
                 y -= y.mean(axis=1, keepdims=True)
             y = (y * weighted).astype(np.float32, copy=False)
         z, square, pair, x, second, left = _scan(kernel, options, nodes, y)

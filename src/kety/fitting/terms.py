@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.fitting.engine import TOO_WIDE, KernelFit, Solve, no_fit, place
-from kety.fitting.nodes import make_nodes
+from kety.fitting.nodes import INITIAL_RATES, make_nodes
 from kety.fitting.pairs import Starts, bands_of, prepare_pairs
 from kety.fitting.pieces import kernel_pieces
 from kety.fitting.problem import Problem, check_portal, power_of_two
@@ -276,18 +276,27 @@ in the core."""
 
 def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     """Build what all voxels share and return the solver of a block of curves (V, T)."""
+    from kety.fitting.further import go_further  # which reads this module
+
     kernel = terms_kernel(problem)
-    nodes = make_nodes(kernel)
-    delay = problem.slot("delay")
+    rates = INITIAL_RATES if problem.initial else INITIAL_RATES[:1]
+    tables = [make_nodes(kernel, rate) for rate in rates]
+    nodes, delay = tables[0], problem.slot("delay")
+    # Single precision is there for speed, and a descent has looked beyond the jumps.
+    further = problem.dtype == np.float64 or nodes.descent is None
 
     def solver(kernel: TermsKernel) -> Solve:
-        search = prepare_pairs(kernel, options, nodes)
+        search = prepare_pairs(kernel, options, tables)
+
+        def exact(curves: NDArray[Any], starts: Starts) -> KernelFit:
+            return solve_from(kernel, options, curves, starts, problem.dtype)
 
         def solve(curves: NDArray[Any]) -> KernelFit:
             if not len(curves):
                 return no_fit(problem, 0)
-            starts = search(curves)
-            result = solve_from(kernel, options, curves, starts, problem.dtype)
+            result = exact(curves, search(curves))
+            if further:
+                go_further(kernel, nodes, curves, result, exact)
             if problem.dtype == np.float32:
                 # Whether a parameter is determined is a matter of cancellation: float64 decides.
                 unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)

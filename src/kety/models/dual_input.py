@@ -186,7 +186,7 @@ DUAL_INPUT_ONE_COMPARTMENT = Model(
     (FP, HAF, VD, SHIFT, SHIFT_PORTAL),
     (ARTERIAL_FLOW, PORTAL_FLOW, MTT_ONE),
     terms=_one,
-    starts=Recipe(_one_nodes, _one_start),
+    starts=Recipe(_one_nodes, _one_start, share="haf"),
     inputs=2,
     profiled="haf",
 )
@@ -199,7 +199,7 @@ DUAL_INPUT_TWO_COMPARTMENT = Model(
     (ARTERIAL_FLOW, PORTAL_FLOW, KTRANS_SPREAD, E_SPREAD, MTT),
     terms=_two,
     inner=(_two_inner, _two_back),
-    starts=Recipe(_two_nodes, _two_start),
+    starts=Recipe(_two_nodes, _two_start, share="haf"),
     inputs=2,
     profiled="haf",
 )

@@ -78,11 +78,14 @@ class Recipe:
 
     ``exponentials``: the pairs are two exponentials at one delay, named ``fast``, ``slow`` and
     ``delay``; the search then goes on between the nodes. 1 where the slower rate is 0, else 2.
+    ``share``: of a model with two inputs, the parameter that is the first one's share of the curve;
+    all others but the delays and ``c0`` then scale with the curve.
     """
 
     nodes: Callable[[Search], list[Nodes]]
     start: Callable[[Mapping[str, Any], Any, Any], dict[str, Any]]
     exponentials: int = 0
+    share: str = ""
 
 
 def kernel_rows(count: int, **columns: Any) -> Floats:

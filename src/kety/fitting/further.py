@@ -1,0 +1,218 @@
+"""Further starts, from the solutions found.
+
+Minima of the sum of squares lie beside each other along the delays. Once a voxel is solved, two
+kinds of them are looked for. A solution that ended at a jump (a wall of `delay_cells`) goes on
+beyond it: the solver ends there, the model does not. And with two inputs, whose delays and shares
+stand in for each other, both delays are scanned again with the residue that was found, which costs
+two amplitudes at every pair of delays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kety.fitting.engine import KernelFit, place
+from kety.fitting.nodes import NodeTable
+from kety.fitting.pairs import Starts, bands_of
+from kety.fitting.terms import terms_curves
+
+if TYPE_CHECKING:
+    from kety.fitting.problem import Problem
+    from kety.fitting.terms import TermsKernel
+
+Doubles = NDArray[np.float64]
+ROUNDS = 4
+"""Most times that a voxel's solution is taken further."""
+AT_WALL = 2e-6
+"""Distance from a jump, relative to its delay, up to which a solution stands at it."""
+SAME = 1e-3
+"""Relative change of the parameters up to which a solution is the one that was known."""
+PORTAL_DELAYS = 41
+"""Delays of the portal input that are scanned."""
+MINIMA = 6
+"""Most pairs of delays of a voxel that are tried."""
+CLEAN, ROUNDING = 1e-4, 1e12
+"""What is left of a curve of almost no noise, and what rounding leaves, relative to its variance;
+the latter in squares of the precision."""
+CHANGES = (0.5, 2.0)
+"""Factors by which a residue's parameters are changed where the solution is not the lowest."""
+CHUNK = 256
+"""Voxels whose curves are held at a time."""
+
+
+class Found(NamedTuple):
+    """Starts: the voxel of each (n,), its parameters (n, P), and the stretch (n, 2) that its delay
+    may not leave."""
+
+    voxel: NDArray[np.intp]
+    parameters: Doubles
+    band: Doubles
+
+
+def go_further(
+    kernel: TermsKernel,
+    nodes: NodeTable,
+    curves: NDArray[Any],
+    result: KernelFit,
+    solve: Callable[[NDArray[Any], Starts], KernelFit],
+) -> None:
+    """Look for lower minima beside the solutions of curves (V, T), and put them in their places.
+
+    ``solve`` gives the best solution of each curve from its starts.
+    """
+    where = np.flatnonzero(np.isfinite(result.cost))
+    for _ in range(ROUNDS):
+        theta = result.parameters[where].astype(np.float64)
+        delay = theta[:, kernel.problem.slot("delay")]
+        found = [_across(kernel, nodes, theta)]
+        if nodes.recipe.share:
+            found.append(_relocated(kernel, nodes, curves[where], theta))
+            wide = np.flatnonzero(_missed(kernel, curves[where], result.cost[where]))
+            for changed in _other_residues(kernel.problem, nodes.recipe.share, theta[wide]):
+                other = _relocated(kernel, nodes, curves[where[wide]], changed)
+                found.append(other._replace(voxel=wide[other.voxel]))
+        some = np.unique(np.concatenate([f.voxel for f in found]))
+        if not len(some):
+            return
+        # The solution itself comes first: what is not lower does not replace it.
+        found.insert(0, Found(some, theta[some], bands_of(nodes.bands, delay[some])))
+        starts = _gathered(found, some)
+        where = where[some]
+        part = solve(curves[where], starts)
+        spent = part.evaluations.astype(np.int64) + result.evaluations[where]
+        part.evaluations[:] = np.minimum(spent, np.iinfo(np.uint16).max)
+        place(result, where, part)
+        near = np.isclose(part.parameters, theta[some], rtol=SAME, atol=0.0).all(axis=1)
+        where = where[~near]
+
+
+def _all_of(parts: Sequence[Found]) -> Found:
+    return Found(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+
+
+def _gathered(found: Sequence[Found], voxels: NDArray[np.intp]) -> Starts:
+    """All of them side by side, voxel by voxel, in the order in which they were found."""
+    every = _all_of(found)
+    order = np.argsort(every.voxel, kind="stable")
+    first = np.searchsorted(every.voxel[order], np.append(voxels, voxels[-1] + 1))
+    return Starts(first.astype(np.int64), every.parameters[order], every.band[order])
+
+
+def _missed(kernel: TermsKernel, curves: NDArray[Any], cost: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether a curve (V, T) has too little noise for what is left of it, and more is left than
+    rounding: its solution is not the lowest minimum."""
+    y = curves.astype(np.float64)
+    spread = np.square(y - y.mean(axis=1, keepdims=True)).sum(axis=1)
+    rounding = ROUNDING * float(np.finfo(kernel.problem.dtype).eps) ** 2
+    return np.asarray((cost > rounding * spread) & (cost < CLEAN * spread))
+
+
+def _other_residues(problem: Problem, share: str, theta: Doubles) -> Iterator[Doubles]:
+    """Solutions (V, P) with one of the residue's parameters changed."""
+    for i in _scaled(problem):
+        for factor in CHANGES if i != problem.slot(share) else ():
+            changed = theta.copy()
+            changed[:, i] *= factor
+            yield changed
+
+
+def _scaled(problem: Problem) -> list[int]:
+    """Places of the parameters that may scale with a curve."""
+    return [i for i, p in enumerate(problem.parameters) if not p.is_delay and p.name != "c0"]
+
+
+def _across(kernel: TermsKernel, nodes: NodeTable, theta: Doubles) -> Found:
+    """From solutions (V, P) at a jump to its other side."""
+    slot = kernel.problem.slot("delay")
+    at, bands = theta[:, slot], nodes.bands
+    band = np.searchsorted(bands[:, 1], at - 1e-6).clip(max=len(bands) - 1)
+    near = AT_WALL * np.maximum(1.0, np.abs(at))
+    up = (at >= bands[band, 1] - near) & (band < len(bands) - 1)
+    down = ~up & (at <= bands[band, 0] + near) & (band > 0)
+    voxel = np.flatnonzero(up | down)
+    there = bands[(band + up - down)[voxel]]
+    starts = theta[voxel]
+    starts[:, slot] = np.clip(at[voxel], there[:, 0], there[:, 1])
+    return Found(voxel, starts, there)
+
+
+def _relocated(
+    kernel: TermsKernel, nodes: NodeTable, curves: NDArray[Any], theta: Doubles
+) -> Found:
+    """From solutions (V, P) of two inputs to other delays of both, with the same residue."""
+    problem, share = kernel.problem, nodes.recipe.share
+    parts = [Found(np.zeros(0, np.intp), np.zeros((0, problem.size)), np.zeros((0, 2)))]
+    own, first, second = (problem.slot(n) for n in (share, "delay", "delay_portal"))
+    lo, hi = problem.kernel_bounds()
+    late = np.linspace(lo[second], hi[second], PORTAL_DELAYS if hi[second] > lo[second] else 1)
+    if len(nodes.delays) * len(late) == 1:
+        return parts[0]
+    scaled = _scaled(problem)
+    for begin in range(0, len(theta), CHUNK):
+        part, y = theta[begin : begin + CHUNK], curves[begin : begin + CHUNK].astype(np.float64)
+        if problem.initial:
+            without = part.copy()
+            without[:, problem.slot("c0")] = 0.0
+            y -= terms_curves(kernel, part)[0] - terms_curves(kernel, without)[0]
+            part = without
+        artery = _shifted(kernel, part, {own: 1.0}, first, nodes.delays)
+        portal = _shifted(kernel, part, {own: 0.0}, second, late)
+        voxel, i, j, x, z = _best_pairs(problem, nodes.weighted, y, artery, portal)
+        starts = theta[begin + voxel]
+        starts[:, scaled] *= (x + z)[:, None]
+        starts[:, own] = x / (x + z)
+        starts[:, first], starts[:, second] = nodes.delays[i], late[j]
+        starts = np.clip(starts, lo, hi)
+        parts.append(Found(begin + voxel, starts, bands_of(nodes.bands, starts[:, first])))
+    return _all_of(parts)
+
+
+def _shifted(
+    kernel: TermsKernel, theta: Doubles, given: Mapping[int, float], slot: int, delays: Doubles
+) -> Doubles:
+    """Curves (V, n, T) at parameters (V, P), some of them ``given``, for each of n delays."""
+    every = np.repeat(theta, len(delays), axis=0)
+    for i, value in given.items():
+        every[:, i] = value
+    every[:, slot] = np.tile(delays, len(theta))
+    return terms_curves(kernel, every)[0].reshape(len(theta), len(delays), -1)
+
+
+def _best_pairs(
+    problem: Problem, weighted: Doubles, y: Doubles, a: Doubles, b: Doubles
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
+    """Where a sum of one of the curves a (V, m, T) and one of b (V, n, T), with amplitudes above 0,
+    comes nearer to the curve y (V, T) than with their neighbours: voxels, places in a and b, and
+    amplitudes, the best first; at most `MINIMA` of a voxel. ``weighted`` (T,): roots of weights."""
+    a, b, y = (curves * weighted for curves in (a, b, y))
+    if problem.baseline:
+        # No product of matrices: a library's may round a voxel differently beside others.
+        constant = weighted / np.linalg.norm(weighted)
+        a, b, y = (
+            m - np.einsum("...t,t->...", m, constant)[..., None] * constant for m in (a, b, y)
+        )
+    aa, bb = (np.maximum((m * m).sum(axis=2), 1e-300) for m in (a, b))
+    aa, bb = aa[:, :, None], bb[:, None, :]
+    ab = np.einsum("vit,vjt->vij", a, b)
+    ay, by = np.einsum("vit,vt->vi", a, y)[:, :, None], np.einsum("vjt,vt->vj", b, y)[:, None, :]
+    rest = np.maximum(aa * bb - ab * ab, 1e-12 * aa * bb)
+    x, z = (bb * ay - ab * by) / rest, (aa * by - ab * ay) / rest
+    both = (x > 0) & (z > 0)
+    alone = np.maximum(np.maximum(ay, 0.0) ** 2 / aa, np.maximum(by, 0.0) ** 2 / bb)
+    gain = np.where(both, x * ay + z * by, alone)
+    edged = np.pad(gain, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    m, n = gain.shape[1:]
+    peaks = both
+    for up, on in np.ndindex(3, 3):
+        peaks = peaks & (gain >= edged[:, up : up + m, on : on + n])
+    voxel, i, j = np.nonzero(peaks)
+    order = np.lexsort((-gain[voxel, i, j], voxel))
+    voxel, i, j = voxel[order], i[order], j[order]
+    rank = np.arange(len(voxel)) - np.searchsorted(voxel, voxel)
+    kept = rank < MINIMA
+    voxel, i, j = voxel[kept], i[kept], j[kept]
+    return voxel, i, j, x[voxel, i, j], z[voxel, i, j]
