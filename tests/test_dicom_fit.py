@@ -325,7 +325,7 @@ def test_no_output_names_the_patient(
 # --- memory -----------------------------------------------------------------------------------
 
 
-def test_memory_is_that_of_the_series_and_its_curves(tmp_path: Path) -> None:
+def test_memory_is_that_of_the_series_alone(tmp_path: Path) -> None:
     good("simulate", tmp_path, "--size", "160,136,4", "--dicom")
     source = InputSource(table=tmp_path / "aif.csv")
     read_study(tmp_path / "dce", source)  # imports, and the headers
@@ -338,7 +338,8 @@ def test_memory_is_that_of_the_series_and_its_curves(tmp_path: Path) -> None:
     series, curves = made.series.data, made.curves
     assert (series.dtype, curves.dtype) == (np.int16, np.float32)
     phase = series.nbytes / series.shape[3]
-    assert peak < series.nbytes + curves.nbytes + 12 * phase
+    # Curves above the baseline are made where they are read.
+    assert peak < series.nbytes + 12 * phase
 
 
 # --- what is refused --------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from kety.io import bids
 from kety.io.dicom.archive import Problem, each_file
 from kety.io.dicom.geometry import Stack
 from kety.io.dicom.grouping import FoundSeries
-from kety.io.dicom.headers import Image
+from kety.io.dicom.headers import Header, Image
 from kety.io.dicom.index import Found, find_series
 from kety.io.dicom.objects import MAP, kind_of, read_map
 from kety.io.dicom.phases import Phases, without_times
@@ -161,8 +161,11 @@ def source_headers(path: str | os.PathLike[str], series: int | str | None = None
         raise KetyError(f"{path}: images were lost while it was read; read it again")
     first = [headers[file] for file in files]
     later = [chosen.images[i] for i in phases.images[:, 1:].T.ravel()]
+    shared: dict[Header, Dataset] = {}
     with disable_value_validation():  # its warnings repeat values, and so the patient
-        return first + [_brief(image, first[0]) for image in later if image.file not in headers]
+        return first + [
+            _brief(image, first[0], shared) for image in later if image.file not in headers
+        ]
 
 
 def read_grid(path: str | os.PathLike[str], *, series: int | str | None = None) -> Volume:
@@ -181,19 +184,25 @@ def read_grid(path: str | os.PathLike[str], *, series: int | str | None = None) 
     return Volume(content, _arranged(chosen)[0].affine, source_name(chosen))
 
 
-def _brief(image: Image, like: Dataset) -> Dataset:
-    """What identifies and places an image, as of another of its study."""
+def _brief(image: Image, like: Dataset, shared: dict[Header, Dataset]) -> Dataset:
+    """What identifies and places an image, as of another of its study.
+
+    ``shared`` keeps what images of one header have in common: of thousands it is made once.
+    """
     from pydicom.dataset import Dataset
 
-    header = Dataset()
-    for keyword in _SHARED:
-        if keyword in like:
-            header.add(like[keyword])
+    common = shared.get(image.header)
+    if common is None:
+        common = shared[image.header] = Dataset()
+        for keyword in _SHARED:
+            if keyword in like:
+                common.add(like[keyword])
+        common.SeriesInstanceUID = image.header.series
+        common.ImageOrientationPatient = list(image.header.orientation)
+        common.PixelSpacing = list(image.header.spacing)
+    header = Dataset(dict(common.items()))
     header.SOPInstanceUID = image.uid
-    header.SeriesInstanceUID = image.header.series
     header.ImagePositionPatient = list(image.position)
-    header.ImageOrientationPatient = list(image.header.orientation)
-    header.PixelSpacing = list(image.header.spacing)
     return header
 
 
