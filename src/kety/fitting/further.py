@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fitting.engine import KernelFit, place
+from kety.fitting.engine import KernelFit, place, rows_of
 from kety.fitting.nodes import NodeTable
 from kety.fitting.pairs import Starts, bands_of
 from kety.fitting.terms import terms_curves
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kety.fitting.terms import TermsKernel
 
 Doubles = NDArray[np.float64]
-ROUNDS = 4
+ROUNDS = 10
 """Most times that a voxel's solution is taken further."""
 AT_WALL = 2e-6
 """Distance from a jump, relative to its delay, up to which a solution stands at it."""
@@ -40,6 +40,8 @@ CLEAN, ROUNDING = 1e-4, 1e12
 the latter in squares of the precision."""
 CHANGES = (0.5, 2.0)
 """Factors by which a residue's parameters are changed where the solution is not the lowest."""
+LATER = (-2.4, -1.2, -0.6, -0.3, -0.15, 0.15, 0.3, 0.6, 1.2, 2.4)
+"""Changes of the portal input's delay beside such a solution, s."""
 CHUNK = 256
 """Voxels whose curves are held at a time."""
 
@@ -72,6 +74,7 @@ def go_further(
         if nodes.recipe.share:
             found.append(_relocated(kernel, nodes, curves[where], theta))
             wide = np.flatnonzero(_missed(kernel, curves[where], result.cost[where]))
+            found.append(_along(kernel, nodes, rows_of(result, where[wide]), wide))
             for changed in _other_residues(kernel.problem, nodes.recipe.share, theta[wide]):
                 other = _relocated(kernel, nodes, curves[where[wide]], changed)
                 found.append(other._replace(voxel=wide[other.voxel]))
@@ -109,6 +112,23 @@ def _missed(kernel: TermsKernel, curves: NDArray[Any], cost: NDArray[Any]) -> ND
     spread = np.square(y - y.mean(axis=1, keepdims=True)).sum(axis=1)
     rounding = ROUNDING * float(np.finfo(kernel.problem.dtype).eps) ** 2
     return np.asarray((cost > rounding * spread) & (cost < CLEAN * spread))
+
+
+def _along(
+    kernel: TermsKernel, nodes: NodeTable, result: KernelFit, voxel: NDArray[np.intp]
+) -> Found:
+    """Starts beside solutions, at other portal delays, the rest moved as their covariance says."""
+    problem = kernel.problem
+    size, first, second = problem.size, problem.slot("delay"), problem.slot("delay_portal")
+    lo, hi = problem.kernel_bounds()
+    i, j = np.maximum(np.arange(size), second), np.minimum(np.arange(size), second)
+    row = np.nan_to_num(result.covariance[:, i * (i + 1) // 2 + j].astype(np.float64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.nan_to_num(row / row[:, second : second + 1])
+    theta = result.parameters[:, None, :] + slope[:, None, :] * np.array(LATER)[:, None]
+    starts = np.clip(theta, lo, hi).reshape(-1, size)
+    every = np.repeat(voxel, len(LATER))
+    return Found(every, starts, bands_of(nodes.bands, starts[:, first]))
 
 
 def _other_residues(problem: Problem, share: str, theta: Doubles) -> Iterator[Doubles]:

@@ -28,7 +28,7 @@ RATE_UNIT, RATES = 0.004, 20
 """The grid of rates is even in log(1 + k / RATE_UNIT)."""
 FASTEST = 8.0
 """Largest rate of the grid, 1/s; beyond it a term follows the input."""
-INITIAL_RATES = (0.003, 0.008, 0.02)
+INITIAL_RATES = (0.003, 0.008, 0.02, 0.05)
 """Rates (1/s) of the decay of an initial concentration that a search leaves out of account: one
 search for each. All of them in one would leave little of a curve to be searched."""
 ALIKE = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,19 @@ class Starts:
     band: Doubles
 
 
+class Scan(NamedTuple):
+    """Products ``z`` with the basis (V, rank) and sums of squares ``square`` (V,) of weighted
+    curves, and their best pairs, (V, candidates): number (-1: no more), the amplitudes ``x`` and
+    ``y`` of the unit vectors, and what they leave."""
+
+    z: Singles
+    square: Singles
+    pair: NDArray[np.int32]
+    x: Singles
+    y: Singles
+    left: Singles
+
+
 @dataclass(frozen=True, eq=False)
 class Descents:
     """Where the descents of voxels ended, (V, candidates), the best first: the ``group`` of each,
@@ -74,36 +87,10 @@ def bands_of(bands: Doubles, delay: Doubles) -> Doubles:
 def prepare_pairs(
     kernel: TermsKernel, options: VarProLM, tables: Sequence[NodeTable]
 ) -> Callable[[NDArray[Any]], Starts]:
-    """The search of a block of curves (V, T), on each of those tables."""
-    searches = [_prepare(kernel, options, nodes) for nodes in tables]
-    if len(searches) == 1:
-        return searches[0]
-
-    def search(curves: NDArray[Any]) -> Starts:
-        return gathered(len(curves), [one(curves) for one in searches])
-
-    return search
-
-
-def gathered(count: int, parts: Sequence[Starts]) -> Starts:
-    """The starts of all parts, each of ``count`` voxels, voxel by voxel."""
-    voxel = np.concatenate([np.repeat(np.arange(count), np.diff(p.first)) for p in parts])
-    order = np.argsort(voxel, kind="stable")
-    return Starts(
-        np.sum([p.first for p in parts], axis=0),
-        np.concatenate([p.parameters for p in parts])[order],
-        np.concatenate([p.band for p in parts])[order],
-    )
-
-
-def _prepare(
-    kernel: TermsKernel, options: VarProLM, nodes: NodeTable
-) -> Callable[[NDArray[Any]], Starts]:
+    """The search of a block of curves (V, T) on each of those tables of the problem's nodes."""
     problem = kernel.problem
-    lo, hi = problem.kernel_bounds()
     threshold = problem.enhancement_threshold()
-    names = [p.name for p in problem.parameters]
-    weighted = nodes.weighted.astype(problem.dtype)
+    weighted = tables[0].weighted.astype(problem.dtype)
 
     def search(curves: NDArray[Any]) -> Starts:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -116,48 +103,72 @@ def _prepare(
             if problem.baseline:
                 y -= y.mean(axis=1, keepdims=True)
             y = (y * weighted).astype(np.float32, copy=False)
-        z, square, pair, x, second, left = _scan(kernel, options, nodes, y)
-        pair[~usable] = -1
+        scans = [_scan(kernel, options, nodes, y) for nodes in tables]
         if threshold > 0:
-            pair[square - left[:, 0] <= threshold * left[:, 0]] = -1
-        if nodes.descent is None:
-            voxel, which = np.nonzero(pair >= 0)
-            chosen = pair[voxel, which]
-            group = nodes.group[chosen]
-            values = {n: v[chosen] for n, v in nodes.values.items()}
-            size_a, size_b, share = nodes.length_a[chosen], nodes.length_b[chosen], SMALLEST_SHARE
-            one, two = x[voxel, which] / size_a, second[voxel, which] / size_b
-        else:
-            ends = _descend(kernel, options, nodes, z, square, pair)
-            voxel, which = np.nonzero(ends.group >= 0)
-            group = ends.group[voxel, which]
-            one, two = (e[voxel, which].astype(np.float64) for e in (ends.x, ends.y))
-            values = {
-                n: getattr(ends, n)[voxel, which].astype(np.float64)
-                for n in ("fast", "slow", "delay")
-            }
-            size_a, size_b = 1.0 / values["fast"], 1.0 / np.maximum(values["slow"], 1e-3)
-            share = SMALLEST_VOLUME
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            found = nodes.recipe.start(values, *_lifted(one, two, size_a, size_b, share))
-        found["c0"] = at_first[voxel]
-        theta = np.empty((len(voxel), len(names)))
-        for i, name in enumerate(names):
-            column = np.broadcast_to(found[name], len(voxel))
-            theta[:, i] = np.clip(np.nan_to_num(column, nan=0.5 * (lo[i] + hi[i])), lo[i], hi[i])
-        first = np.zeros(len(curves) + 1, np.int64)
-        np.cumsum(np.bincount(voxel, minlength=len(curves)), out=first[1:])
-        return Starts(first, theta, np.ascontiguousarray(nodes.band[group]))
+            # With an input beside without: of either the best of all tables.
+            total = np.min([scan.square for scan in scans], axis=0)
+            least = np.min([scan.left[:, 0] for scan in scans], axis=0)
+            usable &= ~(total - least <= threshold * least)
+        parts = []
+        for nodes, scan in zip(tables, scans, strict=True):
+            scan.pair[~usable] = -1
+            parts.append(_starts(kernel, options, nodes, scan, at_first))
+        return _gathered(len(curves), parts)
 
     return search
 
 
-def _scan(
-    kernel: TermsKernel, options: VarProLM, nodes: NodeTable, y: Singles
-) -> tuple[Singles, Singles, NDArray[np.int32], Singles, Singles, Singles]:
-    """Products with the basis (V, rank) and sums of squares (V,) of weighted curves, and their best
-    pairs, (V, candidates): number (-1: no more), the amplitudes of the unit vectors, and what they
-    leave."""
+def _gathered(count: int, parts: Sequence[Starts]) -> Starts:
+    """The starts of all parts, each of ``count`` voxels, voxel by voxel."""
+    if len(parts) == 1:
+        return parts[0]
+    voxel = np.concatenate([np.repeat(np.arange(count), np.diff(p.first)) for p in parts])
+    order = np.argsort(voxel, kind="stable")
+    return Starts(
+        np.sum([p.first for p in parts], axis=0),
+        np.concatenate([p.parameters for p in parts])[order],
+        np.concatenate([p.band for p in parts])[order],
+    )
+
+
+def _starts(
+    kernel: TermsKernel, options: VarProLM, nodes: NodeTable, scan: Scan, at_first: NDArray[Any]
+) -> Starts:
+    """Starts from the pairs of a scan; ``at_first`` (V,) is the first sample, if not negative."""
+    problem = kernel.problem
+    lo, hi = problem.kernel_bounds()
+    names = [p.name for p in problem.parameters]
+    if nodes.descent is None:
+        voxel, which = np.nonzero(scan.pair >= 0)
+        chosen = scan.pair[voxel, which]
+        group = nodes.group[chosen]
+        values = {n: v[chosen] for n, v in nodes.values.items()}
+        size_a, size_b, share = nodes.length_a[chosen], nodes.length_b[chosen], SMALLEST_SHARE
+        one, two = scan.x[voxel, which] / size_a, scan.y[voxel, which] / size_b
+    else:
+        ends = _descend(kernel, options, nodes, scan.z, scan.square, scan.pair)
+        voxel, which = np.nonzero(ends.group >= 0)
+        group = ends.group[voxel, which]
+        one, two = (e[voxel, which].astype(np.float64) for e in (ends.x, ends.y))
+        values = {
+            n: getattr(ends, n)[voxel, which].astype(np.float64) for n in ("fast", "slow", "delay")
+        }
+        size_a, size_b = 1.0 / values["fast"], 1.0 / np.maximum(values["slow"], 1e-3)
+        share = SMALLEST_VOLUME
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = nodes.recipe.start(values, *_lifted(one, two, size_a, size_b, share))
+    found["c0"] = at_first[voxel]
+    theta = np.empty((len(voxel), len(names)))
+    for i, name in enumerate(names):
+        column = np.broadcast_to(found[name], len(voxel))
+        theta[:, i] = np.clip(np.nan_to_num(column, nan=0.5 * (lo[i] + hi[i])), lo[i], hi[i])
+    first = np.zeros(len(at_first) + 1, np.int64)
+    np.cumsum(np.bincount(voxel, minlength=len(at_first)), out=first[1:])
+    return Starts(first, theta, np.ascontiguousarray(nodes.band[group]))
+
+
+def _scan(kernel: TermsKernel, options: VarProLM, nodes: NodeTable, y: Singles) -> Scan:
+    """The best pairs of weighted curves (V, T)."""
     from kety import _native
 
     shape = (len(y), CANDIDATES_ALONE if nodes.descent is None else CANDIDATES)
@@ -168,7 +179,7 @@ def _scan(
     threads, instructions = kernel.problem.threads, options.instruction_set
     y = np.ascontiguousarray(y)
     _native.pairs(record, y, z, square, pair, x, second, left, threads, instructions)
-    return z, square, pair, x, second, left
+    return Scan(z, square, pair, x, second, left)
 
 
 def _descend(
