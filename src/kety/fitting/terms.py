@@ -283,7 +283,8 @@ def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     tables = [make_nodes(kernel, rate) for rate in rates]
     nodes, delay = tables[0], problem.slot("delay")
     # Single precision is there for speed, and a descent has looked beyond the jumps.
-    further = problem.dtype == np.float64 or nodes.descent is None
+    single = problem.dtype == np.float32 and nodes.descent is not None
+    further = problem.initial or not single
 
     def solver(kernel: TermsKernel) -> Solve:
         search = prepare_pairs(kernel, options, tables)
