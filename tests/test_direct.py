@@ -127,7 +127,11 @@ def test_bounds_are_honoured_and_fixed_parameters_stay(
             assert (maps[name] <= hi).all(), name
         assert (maps.kep == 0.5).all()
         assert np.isnan(maps.kep_se).all()
-        assert set(np.unique(maps.status)) <= {Status.CONVERGED, Status.AT_BOUND}
+        # Where vb is not clearly above 0 the delay is said to be unknown, rightly.
+        faint = ~(maps.vb >= 3.2 * maps.vb_se).values
+        told = maps.status.values == Status.NOT_IDENTIFIABLE
+        assert faint[told].all()
+        assert set(maps.status.values[~told]) <= {Status.CONVERGED, Status.AT_BOUND}
 
 
 @pytest.mark.parametrize("model", ONE_TERM)

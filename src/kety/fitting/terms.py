@@ -4,7 +4,6 @@ Levenberg-Marquardt on the model's own parameters."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -269,11 +268,6 @@ def solve_from(
     return result
 
 
-HALVED = 8192
-"""Voxels from which on a block is solved in two halves: what one does in Python, the other spends
-in the core."""
-
-
 def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     """Build what all voxels share and return the solver of a block of curves (V, T)."""
     from kety.fitting.further import go_further  # which reads this module
@@ -286,46 +280,27 @@ def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     single = problem.dtype == np.float32 and nodes.descent is not None
     further = problem.initial or not single
 
-    def solver(kernel: TermsKernel) -> Solve:
-        search = prepare_pairs(kernel, options, tables)
+    search = prepare_pairs(kernel, options, tables)
 
-        def exact(curves: NDArray[Any], starts: Starts) -> KernelFit:
-            return solve_from(kernel, options, curves, starts, problem.dtype)
+    def exact(curves: NDArray[Any], starts: Starts) -> KernelFit:
+        return solve_from(kernel, options, curves, starts, problem.dtype)
 
-        def solve(curves: NDArray[Any]) -> KernelFit:
-            if not len(curves):
-                return no_fit(problem, 0)
-            result = exact(curves, search(curves))
-            if further:
-                go_further(kernel, nodes, curves, result, exact)
-            if problem.dtype == np.float32:
-                # Whether a parameter is determined is a matter of cancellation: float64 decides.
-                unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
-                if len(unsure):
-                    start = result.parameters[unsure].astype(np.float64)
-                    one_each = np.arange(len(unsure) + 1, dtype=np.int64)
-                    again = Starts(one_each, start, bands_of(nodes.bands, start[:, delay]))
-                    double = solve_from(kernel, options, curves[unsure], again, np.float64)
-                    place(result, unsure, double)
-            result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE
-            return result
-
-        return solve
-
-    if problem.threads < 2 or problem.card is not None:
-        return solver(kernel)
-    whole = solver(kernel)
-    half = solver(replace(kernel, problem=replace(problem, threads=problem.threads // 2)))
-
-    def in_halves(curves: NDArray[Any]) -> KernelFit:
-        if len(curves) < HALVED:
-            return whole(curves)
-        result, middle = no_fit(problem, len(curves)), len(curves) // 2
-        parts = np.arange(middle), np.arange(middle, len(curves))
-        with ThreadPoolExecutor(len(parts)) as pool:
-            found = list(pool.map(lambda part: half(curves[part[0] : part[-1] + 1]), parts))
-        for part, fit in zip(parts, found, strict=True):
-            place(result, part, fit)
+    def solve(curves: NDArray[Any]) -> KernelFit:
+        if not len(curves):
+            return no_fit(problem, 0)
+        result = exact(curves, search(curves))
+        if further:
+            go_further(kernel, nodes, curves, result, exact)
+        if problem.dtype == np.float32:
+            # Whether a parameter is determined is a matter of cancellation: float64 decides.
+            unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
+            if len(unsure):
+                start = result.parameters[unsure].astype(np.float64)
+                one_each = np.arange(len(unsure) + 1, dtype=np.int64)
+                again = Starts(one_each, start, bands_of(nodes.bands, start[:, delay]))
+                double = solve_from(kernel, options, curves[unsure], again, np.float64)
+                place(result, unsure, double)
+        result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE
         return result
 
-    return in_halves
+    return solve
