@@ -211,6 +211,29 @@ def test_scaling_is_applied_in_double_precision(tmp_path: Path) -> None:
     assert series.times.tolist() == [0.0, 3.0]
 
 
+@pytest.mark.parametrize(
+    ("slope", "inter", "top", "kept"),
+    [
+        (1.0, -1024.0, 3071, True),
+        (2.0, 0.0, 16_000, True),
+        (2.0, 0.0, 17_000, False),
+        (0.5, 0.0, 100, False),
+        (1.0, 0.5, 100, False),
+    ],
+)
+def test_a_series_of_whole_numbers_takes_half_the_memory(
+    tmp_path: Path, slope: float, inter: float, top: int, kept: bool
+) -> None:
+    raw = np.linspace(0, top, 120).round().astype(np.int16).reshape(5, 4, 3, 2)
+    path = save(tmp_path / "ct.nii", raw)
+    content = bytearray(path.read_bytes())
+    content[112:120] = np.array([slope, inter], "<f4").tobytes()
+    path.write_bytes(content)
+    series = io.read_series(path, times=3.0, modality="CT")
+    assert series.data.dtype == (np.int16 if kept else np.float32)
+    np.testing.assert_array_equal(series.data, nib.load(path).get_fdata(dtype=np.float32))
+
+
 def test_plain_floats_stay_on_disk_and_the_file_is_never_changed(tmp_path: Path) -> None:
     path = tmp_path / "dce.nii"
     io.write_series(make_series(), path)

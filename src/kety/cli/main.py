@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import shlex
 from collections.abc import Mapping
 from typing import Any, Final
@@ -63,6 +64,8 @@ class Root(click.Group):
         # Imports, headers and plots make many objects that stay: to search all of them for cycles
         # as often as Python does by default takes a tenth of the time of a command.
         gc.set_threshold(50_000, 20, 20)
+        # kety's threads share the processors; those of NumPy's BLAS would wait beside them, busily.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
