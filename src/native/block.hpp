@@ -161,14 +161,8 @@ KETY_STAGE void write_block(const FitCall& call, const Problem<T>& problem, long
           cov[o * kPairs + pair(i, j)] =
               gone[i] || gone[j] ? nan : noise * get<T, W>(c[pair(i, j)], l);
       if (call.baseline) {
-        // Var(b) = s^2 / sum w + m' Cov m, with m the weighted mean of the Jacobian's rows.
-        T variance = noise / static_cast<T>(call.weight_sum);
-        for (int i = 0; i < P; ++i)
-          for (int j = 0; j < P; ++j)
-            if (!gone[i] && !gone[j])
-              variance += s.slope[i * s.tasks + t] * s.slope[j * s.tasks + t] *
-                          cov[o * kPairs + pair(i, j)] /
-                          static_cast<T>(call.weight_sum * call.weight_sum);
+        const T variance = baseline_variance(P, noise, static_cast<T>(call.weight_sum), s.slope + t,
+                                             s.tasks, gone, cov + o * kPairs);
         offset[2 * o] = (s.mean[b] + s.offset[t]) / scale;
         offset[2 * o + 1] = variance / scale2;
       }

@@ -224,4 +224,19 @@ KETY_FN void too_wide(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W>*
   }
 }
 
+// Variance of a fitted baseline, s^2 / sum w + m' Cov m, with m the mean of the Jacobian's rows:
+// sums of n columns, `stride` apart. `cov` is packed, without what is gone. NaN where rounding of a
+// nearly singular covariance leaves less than nothing.
+template <class T>
+KETY_FN T baseline_variance(int n, T noise, T weight_sum, const T* slope, long stride,
+                            const bool* gone, const T* cov) {
+  T variance = noise / weight_sum;
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j)
+      if (!gone[i] && !gone[j])
+        variance +=
+            slope[i * stride] * slope[j * stride] * cov[pair(i, j)] / (weight_sum * weight_sum);
+  return variance >= 0 ? variance : static_cast<T>(__builtin_nan(""));
+}
+
 }  // namespace KETY_NS

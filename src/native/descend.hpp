@@ -1,106 +1,12 @@
 // Descent of pairs of exponentials in the dictionary: the two rates and the delay by a damped
-// Gauss-Newton on the few products of a curve with the basis, the amplitudes eliminated. Curves
-// come from the Taylor rows of the (rate, delay) cell that each rate lies in (dictionary.hpp), so
-// that a step costs a tenth of an exact evaluation. Sixteen voxels go side by side; each goes
-// through its own starts, the most promising first, and gives up those that can no longer win.
+// Gauss-Newton on the few products of a curve with the basis (taylor_rows.hpp), the amplitudes
+// eliminated, so that a step costs a tenth of an exact evaluation. Sixteen voxels go side by side;
+// each goes through its own starts, the most promising first, and gives up those that can no longer
+// win.
 #pragma once
-#include "lanes.hpp"
-#include "types.hpp"
+#include "taylor_rows.hpp"
 
 namespace KETY_NS {
-
-constexpr int kTaylorRows = 10;
-// Products with the leading vectors of the basis: what those beyond hold is too little to matter
-// for where a descent ends.
-constexpr int kWidth = 16;
-typedef float Row16 __attribute__((vector_size(4 * kWidth)));
-
-#if defined(__clang__) || __GNUC__ >= 12
-#define KETY_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-typedef int Index16 __attribute__((vector_size(64)));
-#define KETY_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Index16){__VA_ARGS__})
-#endif
-
-// The sums of the elements of 16 rows, side by side: half the work of adding up one by one.
-KETY_FN Row16 sums_of(const Row16* rows) {
-  Row16 two[8], four[4], eight[2];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    const Row16 &a = rows[2 * i], &b = rows[2 * i + 1];
-    two[i] = KETY_SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-             KETY_SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const Row16 &a = two[2 * i], &b = two[2 * i + 1];
-    four[i] = KETY_SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-              KETY_SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  }
-  for (int i = 0; i < 2; ++i) {
-    const Row16 &a = four[2 * i], &b = four[2 * i + 1];
-    eight[i] = KETY_SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
-               KETY_SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-  }
-  const Row16 &a = eight[0], &b = eight[1];
-  return KETY_SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-         KETY_SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-}
-
-// Inner products of 7 vectors with each other; element pair_of(i, j) of the result.
-constexpr int kVectors = 7;
-KETY_FN constexpr int pair_of(int i, int j) {
-  return i >= j ? i * (i + 1) / 2 + j : j * (j + 1) / 2 + i;
-}
-KETY_FN void inner_products(const Row16* const* vectors, float out[32]) {
-  Row16 rows[32];
-#pragma GCC unroll 7
-  for (int i = 0; i < kVectors; ++i)
-#pragma GCC unroll 7
-    for (int j = 0; j <= i; ++j) rows[pair_of(i, j)] = *vectors[i] * *vectors[j];
-  for (int i = pair_of(kVectors - 1, kVectors - 1) + 1; i < 32; ++i) rows[i] = Row16{};
-  for (int half = 0; half < 2; ++half) {
-    const Row16 s = sums_of(rows + 16 * half);
-    __builtin_memcpy(out + 16 * half, &s, sizeof s);
-  }
-}
-
-// The curve of one rate at one delay and its slopes in both.
-struct RateCurve {
-  Row16 u, by_rate, by_delay;
-};
-
-KETY_FN RateCurve rate_curve(const DescentCall& call, int delay, int rate, float k, float tau) {
-  const float x = (k - call.rate_centre[rate]) / call.rate_half[rate];
-  const float dh = call.delay_half[delay];
-  const float y = dh > 0 ? (tau - call.delay_centre[delay]) / dh : 0.0f;
-  const float* rows =
-      call.table + (static_cast<long>(delay) * call.rates + rate) * kTaylorRows * kWidth;
-  // Orders (rate, delay): 00 10 20 30, 01 11 21, 02 12, 03.
-  const float m[kTaylorRows] = {1,     x,         x * x, x * x * x, y,
-                                x * y, x * x * y, y * y, x * y * y, y * y * y};
-  const float rx = 1 / call.rate_half[rate], ry = dh > 0 ? 1 / dh : 0.0f;
-  const float mx[kTaylorRows] = {
-      0, rx, 2 * x * rx, 3 * x * x * rx, 0, y * rx, 2 * x * y * rx, 0, y * y * rx, 0};
-  const float my[kTaylorRows] = {
-      0, 0, 0, 0, ry, x * ry, x * x * ry, 2 * y * ry, 2 * x * y * ry, 3 * y * y * ry};
-  RateCurve c = {};
-#pragma GCC unroll 10
-  for (int i = 0; i < kTaylorRows; ++i) {
-    Row16 row;
-    __builtin_memcpy(&row, rows + kWidth * i, sizeof row);
-    c.u += m[i] * row;
-    if (i > 0 && i != 4 && i != 7) c.by_rate += mx[i] * row;
-    if (i >= 4) c.by_delay += my[i] * row;
-  }
-  return c;
-}
-
-KETY_FN int cell_of(const float* edges, int cells, int from, float x) {
-  while (from > 0 && x < edges[from]) --from;
-  while (from < cells - 1 && x > edges[from + 1]) ++from;
-  return from;
-}
 
 constexpr int kDescents = 16, kMostEnds = 16;
 // The algebra of a step, for sixteen descents at once.
@@ -114,6 +20,8 @@ struct Descents {
   Lanes16 damping, expected, steps;
   Lanes16 g[3], h[6];
   Lanes16 walled, band_lo, band_hi;
+  Lanes16 off, square,
+      top;  // of the voxel: what lies off the basis, all, and the least left so far
 };
 
 // Amplitudes of both curves, not negative.
@@ -126,9 +34,8 @@ enum { kU1, kU2, kRate1, kRate2, kDelay1, kDelay2, kZ };
 
 KETY_FN Amplitudes amplitudes_of(const Lanes16* in) {
   const Lanes16 zero = {};
-  const Lanes16 &g11 = in[pair_of(kU1, kU1)], &g22 = in[pair_of(kU2, kU2)],
-                &g12 = in[pair_of(kU1, kU2)], &b1 = in[pair_of(kU1, kZ)],
-                &b2 = in[pair_of(kU2, kZ)];
+  const Lanes16 &g11 = in[pair(kU1, kU1)], &g22 = in[pair(kU2, kU2)], &g12 = in[pair(kU1, kU2)],
+                &b1 = in[pair(kU1, kZ)], &b2 = in[pair(kU2, kZ)];
   Amplitudes r;
   const Lanes16 det = g11 * g22 - g12 * g12;
   const Mask16 regular = det > 1e-6f * g11 * g22;
@@ -148,7 +55,7 @@ KETY_FN Amplitudes amplitudes_of(const Lanes16* in) {
 // amplitudes follow, so that what of a column lies along the curves does not count.
 KETY_STAGE void linearise(const Lanes16* in, const Amplitudes& at, bool slow_held,
                           const Mask16& accept, Descents& s) {
-  auto with = [&](int i, int j) -> const Lanes16& { return in[pair_of(i, j)]; };
+  auto with = [&](int i, int j) -> const Lanes16& { return in[pair(i, j)]; };
   const Lanes16 zero = {}, &a = at.a, &b = at.b;
   const Lanes16 &g11 = with(kU1, kU1), &g22 = with(kU2, kU2), &g12 = with(kU1, kU2);
   auto by_tau = [&](int v) -> Lanes16 { return a * with(kDelay1, v) + b * with(kDelay2, v); };
@@ -187,11 +94,11 @@ KETY_STAGE void linearise(const Lanes16* in, const Amplitudes& at, bool slow_hel
       const Lanes16 shared = at.both         ? two
                              : at.only_first ? p[i] * p[j] * inverse_1
                                              : q[i] * q[j] * inverse_2;
-      const Lanes16 own = c[i * (i + 1) / 2 + j];
+      const Lanes16 own = c[pair(i, j)];
       Lanes16 rest = own - shared;
       // Of a column that lies along the curves rounding may leave less than nothing.
       if (i == j) rest = rest < 1e-6f * own ? zero : rest;
-      Lanes16& to = s.h[i * (i + 1) / 2 + j];
+      Lanes16& to = s.h[pair(i, j)];
       to = accept ? rest : to;
     }
   }
@@ -207,10 +114,9 @@ KETY_STAGE void next_point(bool slow_held, float fastest, float slowest, Descent
   if (slow_held) held[1] = zero == zero;
   Lanes16 m[6], r[3];
   for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < i; ++j)
-      m[i * (i + 1) / 2 + j] = (held[i] | held[j]) ? zero : s.h[i * (i + 1) / 2 + j];
-    const Lanes16& own = s.h[i * (i + 1) / 2 + i];
-    m[i * (i + 1) / 2 + i] = held[i] ? one : own * (1 + s.damping);
+    for (int j = 0; j < i; ++j) m[pair(i, j)] = (held[i] | held[j]) ? zero : s.h[pair(i, j)];
+    const Lanes16& own = s.h[pair(i, i)];
+    m[pair(i, i)] = held[i] ? one : own * (1 + s.damping);
     r[i] = held[i] ? zero : s.g[i];
   }
   // By elimination; a pivot that rounding took leaves its parameter where it is.
@@ -226,8 +132,7 @@ KETY_STAGE void next_point(bool slow_held, float fastest, float slowest, Descent
   s.expected = zero;
   for (int i = 0; i < 3; ++i) {
     Lanes16 row = 2 * s.g[i];
-    for (int j = 0; j < 3; ++j)
-      row -= s.h[i >= j ? i * (i + 1) / 2 + j : j * (j + 1) / 2 + i] * step[j];
+    for (int j = 0; j < 3; ++j) row -= s.h[pair(i, j)] * step[j];
     s.expected += step[i] * row;
   }
   Lanes16 t = t1 + step[0];
@@ -242,7 +147,6 @@ KETY_STAGE void next_point(bool slow_held, float fastest, float slowest, Descent
 struct Ends {
   long voxel;
   int start, cell, fast_cell, slow_cell, count;
-  float off, square, top;
   struct End {
     float fast, slow, delay, x, y, left;
     int group;
@@ -260,7 +164,7 @@ KETY_FN bool is_same(float fast, float slow, float delay, float band, const Ends
 }
 
 // The ends of a voxel that are too close to its best to call, each minimum once.
-KETY_STAGE void write_ends(const DescentCall& call, Ends& ends) {
+KETY_STAGE void write_ends(const DescentCall& call, float square, Ends& ends) {
   for (int i = 1; i < ends.count; ++i)  // the best first
     for (int j = i; j > 0 && ends.end[j].left < ends.end[j - 1].left; --j) {
       const Ends::End other = ends.end[j];
@@ -272,8 +176,8 @@ KETY_STAGE void write_ends(const DescentCall& call, Ends& ends) {
   for (int i = 0; i < ends.count; ++i) {
     const Ends::End& e = ends.end[i];
     // Of a curve of almost no noise the dictionary's own error decides.
-    const float unsure = e.left < call.clean * ends.square ? call.clean_unsure : call.unsure;
-    if (!(e.left <= ends.end[0].left * (1 + call.rival) + unsure * ends.square)) continue;
+    const float unsure = e.left < call.clean * square ? call.clean_unsure : call.unsure;
+    if (!(e.left <= ends.end[0].left * (1 + call.rival) + unsure * square)) continue;
     bool again = false;
     for (int q = 0; q < kept; ++q)
       again |= is_same(e.fast, e.slow, e.delay, e.band, ends.end[chosen[q]]);
@@ -307,7 +211,7 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
       if (live[l]) {
         if (++e.start < call.candidates && call.pair[e.voxel * call.candidates + e.start] >= 0)
           break;
-        write_ends(call, e);
+        write_ends(call, s.square[l], e);
         live[l] = false;
         --running;
       }
@@ -315,7 +219,7 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
       e.voxel = next++;
       e.start = -1;
       e.count = 0;
-      e.top = 3e38f;
+      s.top[l] = 3e38f;
       live[l] = true;
       ++running;
       float padded[kWidth] = {}, own = 0;
@@ -324,8 +228,8 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
         own += padded[r] * padded[r];
       }
       __builtin_memcpy(&z[l], padded, sizeof z[l]);
-      e.square = call.square[e.voxel];
-      e.off = e.square > own ? e.square - own : 0.0f;
+      s.square[l] = call.square[e.voxel];
+      s.off[l] = s.square[l] > own ? s.square[l] - own : 0.0f;
     }
     Ends& e = ends[l];
     const int pair = call.pair[e.voxel * call.candidates + e.start];
@@ -383,24 +287,15 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
     const Lanes16 cost = sums_of(squares);
     const Mask16 accept = cost < s.best, started = s.steps > 0;
     const Lanes16 fall = s.best - cost;
-    const Lanes16 less = s.damping * (fall > 0.75f * s.expected ? zero + 0.1f : zero + 1);
-    const Lanes16 more = s.damping > 0.025f ? s.damping * 4 : zero + 0.1f;
-    const Lanes16 damping =
-        upper(Lanes16(accept & (fall > 0.25f * s.expected) ? less : more), zero + 1e-6f);
-    s.damping = started ? damping : s.damping;
-    Lanes16 off, square, top;
-    for (int l = 0; l < kDescents; ++l) {
-      off[l] = ends[l].off;
-      square[l] = ends[l].square;
-      top[l] = ends[l].top;
-    }
+    s.damping =
+        started ? next_damping<float, kDescents>(accept, fall, s.expected, s.damping) : s.damping;
     s.best = accept ? cost : s.best;
     s.fast = accept ? s.k1 : s.fast;
     s.slow = accept ? s.k2 : s.slow;
     s.delay = accept ? s.tau : s.delay;
     s.x = accept ? at.a : s.x;
     s.y = accept ? at.b : s.y;
-    const Lanes16 total = s.best + off;
+    const Lanes16 total = s.best + s.off;
     Mask16 done = (accept & started & (fall < call.flat * total)) | (s.damping > 1e4f) |
                   (s.steps >= static_cast<float>(call.iterations));
     linearise(in, at, call.slow_held, accept, s);
@@ -409,7 +304,7 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
     // What the quadratic promises, several times over, would not suffice.
     const Mask16 hopeless =
         started & (s.damping <= 0.02f) &
-        (total - call.trust * s.expected > top * (1 + call.rival) + call.clean_unsure * square);
+        (total - call.trust * s.expected > s.top * (1 + call.rival) + call.clean_unsure * s.square);
     s.steps += 1;
     for (int l = 0; l < kDescents; ++l) {
       if (!live[l]) continue;
@@ -428,7 +323,7 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
                             total[l],
                             call.group_of[call.pair[e.voxel * call.candidates + e.start]],
                             s.band_lo[l]};
-      e.top = total[l] < e.top ? total[l] : e.top;
+      s.top[l] = total[l] < s.top[l] ? total[l] : s.top[l];
       begin_next(l);
     }
   }
