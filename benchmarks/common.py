@@ -56,6 +56,14 @@ def stopwatch(action: Callable[[], Any], repeats: int) -> list[float]:
     return seconds
 
 
+def voxels_option(argv: Sequence[str] | None, default: int) -> tuple[int, list[str]]:
+    """The number after ``--voxels``, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--voxels", type=int, default=default)
+    options, others = parser.parse_known_args(argv)
+    return options.voxels, others
+
+
 def run(name: str, measure: Measure, description: str, argv: Sequence[str] | None = None) -> None:
     """Parse the options, measure, print the tables and write ``results/<name>.json``."""
     parser = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=description)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import kety
-from benchmarks.common import Table, run, stopwatch
+from benchmarks.common import Table, run, stopwatch, voxels_option
 from benchmarks.tissue import artery, inputs, truths
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.terms import TermsKernel, terms_curves, terms_kernel
@@ -29,8 +29,8 @@ RECOVERED, EXACT = 500, 1e-6  # voxels; relative error that counts as exact
 SPEED_VOXELS, SPEED_REPEATS = 500_000, 3
 
 
-def problem_of(model: str, times: Array) -> Problem:
-    """The problem that `kety.fit` solves with its defaults, in double precision."""
+def problem_of(model: str, times: Array, dtype: str = "float64", threads: int = 1) -> Problem:
+    """The problem that `kety.fit` solves with its defaults."""
     return make_problem(
         times,
         artery(times),
@@ -38,8 +38,8 @@ def problem_of(model: str, times: Array) -> Problem:
         delay=True,
         bounds=None,
         weights=None,
-        dtype="float64",
-        threads=1,
+        dtype=dtype,
+        threads=threads,
         find_enhancing=False,
         **inputs(model, times),
     )
@@ -279,11 +279,9 @@ def measure(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    own = argparse.ArgumentParser(add_help=False)
-    own.add_argument("--voxels", type=int, default=VOXELS)
-    options, others = own.parse_known_args(argv)
+    voxels, others = voxels_option(argv, VOXELS)
     words = f"{__doc__} --voxels N: voxels compared with SciPy's fits, {VOXELS} if left out."
-    run("exchange", partial(measure, voxels=options.voxels), words, others)
+    run("exchange", partial(measure, voxels=voxels), words, others)
 
 
 if __name__ == "__main__":

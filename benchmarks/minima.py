@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 import kety
-from benchmarks.common import Table, run
-from benchmarks.exchange import NOISE, curve_costs
+from benchmarks.common import Table, run, voxels_option
+from benchmarks.exchange import NOISE, curve_costs, problem_of
 from benchmarks.tissue import artery, truths
 from kety.fitting.nodes import make_nodes
 from kety.fitting.optimizers.varprolm import VarProLM
 from kety.fitting.pairs import Starts, bands_of
-from kety.fitting.problem import Problem, make_problem
 from kety.fitting.solve import prepare
 from kety.fitting.terms import TermsKernel, solve_from, terms_kernel
 from kety.simulate import protocol
@@ -27,23 +26,8 @@ SAMPLINGS = {
     "37 irregular frames in 209 s": np.asarray(protocol("brain")),
     "37 frames 6 s apart": np.arange(37) * 6.0,
 }
-VOXELS, STARTS = 2000, 48
+VOXELS, STARTS, THREADS = 2000, 48, 2
 LEVELS = (1e-4, 1e-3)  # relative excess of the sum of squares
-
-
-def problem_of(model: str, times: Array, dtype: str) -> Problem:
-    """The problem that `kety.fit` solves with its defaults."""
-    return make_problem(
-        times,
-        artery(times),
-        model,
-        delay=True,
-        bounds=None,
-        weights=None,
-        dtype=dtype,
-        threads=2,
-        find_enhancing=False,
-    )
 
 
 def best_known(kernel: TermsKernel, curves: Array, truth: Array, starts: int) -> Array:
@@ -75,13 +59,13 @@ def compare(model: str, times: Array, voxels: int, starts: int, seed: int) -> di
     clean = kety.simulate_curves(drawn, times, artery(times), model)
     random = np.random.default_rng([seed, 2])
     curves = clean + NOISE * random.standard_normal(clean.shape)
-    problem = problem_of(model, times, "float64")
+    problem = problem_of(model, times, threads=THREADS)
     kernel = terms_kernel(problem)
     truth = np.stack([drawn[p.name] * problem.factor(p) for p in problem.parameters], axis=1)
     best = best_known(kernel, curves, truth, starts)
     figures = {}
     for dtype in ("float32", "float64"):
-        found = prepare(problem_of(model, times, dtype), VarProLM())(curves.astype(dtype))
+        found = prepare(problem_of(model, times, dtype, THREADS), VarProLM())(curves.astype(dtype))
         excess = curve_costs(kernel, found.parameters.astype(float), curves) / best - 1.0
         figures[dtype] = {
             "within": [float(np.mean(excess <= level)) for level in LEVELS],
@@ -122,11 +106,9 @@ def measure(options: argparse.Namespace, voxels: int) -> tuple[list[Table], dict
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    own = argparse.ArgumentParser(add_help=False)
-    own.add_argument("--voxels", type=int, default=VOXELS)
-    options, others = own.parse_known_args(argv)
+    voxels, others = voxels_option(argv, VOXELS)
     words = f"{__doc__} --voxels N: voxels of each, {VOXELS} if left out."
-    run("minima", partial(measure, voxels=options.voxels), words, others)
+    run("minima", partial(measure, voxels=voxels), words, others)
 
 
 if __name__ == "__main__":

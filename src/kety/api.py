@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from kety.errors import KetyError
 from kety.fitting.direct import prepare_search
 from kety.fitting.discretize import Discretization, get_discretization
-from kety.fitting.engine import KernelFit, Solve, available_threads, no_fit, place, rows_of
+from kety.fitting.engine import Solve, available_threads, no_fit, place
 from kety.fitting.maps import empty_maps, map_attributes, store, to_dataset
 from kety.fitting.onset import prepare_by_onset
-from kety.fitting.optimizers import (
-    DifferentialEvolution,
-    NelderMead,
-    Optimizer,
-    VarProLM,
-    get_optimizer,
-)
+from kety.fitting.optimizers import NelderMead, Optimizer, VarProLM, get_optimizer
+from kety.fitting.placement import placed
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.solve import prepare
 from kety.joint.maps import attributes as joint_attributes
 from kety.joint.options import Joint, get_joint
+from kety.jointly import check_joint, fit_jointly
 from kety.models import Model
 from kety.progress import Progress, reporter, teller
-from kety.voxels import AboveLevel, voxels_of
+from kety.voxels import voxels_of
 
 if TYPE_CHECKING:
     import xarray
 
-    from kety.fitting.cuda import Card
     from kety.inputs import InputFunction
 
 BLOCK = 1 << 16
@@ -204,12 +198,11 @@ def fit(
         return fit_slices(curves, times, aif, model, select=select, **given)
     if select is not None or (isinstance(model, Sequence) and not isinstance(model, str)):
         return _chosen_between(curves, times, aif, model, select, **given)
-    card, where = _device(device)
     together = get_joint(joint)
     choice = get_discretization(discretization)
     options = _chosen_optimizer(optimizer, choice)
     if together is not None:
-        _check_joint(options, delay)
+        check_joint(options, delay)
     if autocorrelation and (together is not None or choice != Discretization()):
         raise KetyError(
             "the residual autocorrelation is of voxelwise estimates with the exact model; leave "
@@ -237,13 +230,7 @@ def fit(
     )
     if problem.by_terms:
         _check_terms(problem, options)
-    if card is not None:
-        beyond = _beyond_cards(problem, options)
-        if beyond and device == "cuda":
-            raise KetyError(f"{beyond}; take device 'cpu', or 'auto'")
-        if beyond:
-            card, where = None, f"cpu ({beyond})"
-        problem = replace(problem, card=card)
+    problem, where = placed(problem, options, device)
     image = voxels_of(curves, len(problem.times), mask)
     voxels, chosen, shape, order = image.curves, image.rows, image.shape, image.order
     total = len(voxels) if chosen is None else len(chosen)
@@ -261,7 +248,9 @@ def fit(
     report = reporter(progress, total)
     interrupted = False
     start = done = 0
-    largest, first = (BLOCK, FIRST_BLOCK) if card is None else (BLOCK_ON_CARD, FIRST_BLOCK_ON_CARD)
+    largest, first = BLOCK, FIRST_BLOCK
+    if problem.card is not None:
+        largest, first = BLOCK_ON_CARD, FIRST_BLOCK_ON_CARD
     size = largest if quick else first
     # One block's maps are made while the next block is solved.
     with ThreadPoolExecutor(max_workers=1) as finisher:
@@ -299,7 +288,7 @@ def fit(
     facts: dict[str, Any] = {}
     if together is not None and whole is not None and not interrupted:
         try:
-            flat, facts = _jointly(
+            flat, facts = fit_jointly(
                 problem,
                 together,
                 options,
@@ -363,76 +352,6 @@ def _chosen_between(
     return fit_several(curves, times, aif, models, select, **options)
 
 
-def _jointly(
-    problem: Problem,
-    joint: Joint,
-    options: VarProLM | Optimizer,
-    voxels: NDArray[Any] | AboveLevel,
-    chosen: NDArray[np.intp] | None,
-    shape: tuple[int, ...],
-    order: Any,
-    single: KernelFit,
-    voxelwise: dict[str, NDArray[Any]],
-    fitted: bool,
-    tell: Callable[[str], None],
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Flat maps of the joint estimate with the voxelwise ones beside it, and what it says of
-    itself."""
-    from kety.joint.estimate import estimate_jointly
-    from kety.joint.graph import places
-    from kety.joint.maps import facts, voxelwise_maps
-
-    assert isinstance(options, VarProLM)
-    record = options
-    rows = np.arange(len(voxels)) if chosen is None else chosen
-    # In one dimension the order of voxels says nothing of where they are.
-    where = places(shape, rows, order) if len(shape) > 1 else None
-    curves = np.asarray(voxels) if chosen is None else voxels[chosen]
-    if order == "F" and not isinstance(joint.similarity, str):
-        joint = _in_memory_order(joint, rows, shape)
-    found = estimate_jointly(
-        problem, joint, lambda one: prepare(one, record), curves, single, where, tell
-    )
-    tell("")
-    flat = empty_maps(problem, len(voxels), fitted)
-    for first in range(0, len(rows), BLOCK):
-        part = slice(first, first + BLOCK)
-        kept = np.asarray(curves[part]) if fitted else None
-        store(flat, rows[part], problem, rows_of(found.fit, part), kept)
-    names = (*(p.name for p in problem.parameters), *(d.name for d in problem.model.derived))
-    flat |= voxelwise_maps(voxelwise, names)
-    for name, values in (("moved", found.moved), ("pooled", found.pooled)):
-        flat[name] = np.full(len(voxels), np.nan, problem.dtype)
-        flat[name][rows] = values
-    return flat, facts(joint, found)
-
-
-def _in_memory_order(joint: Joint, rows: NDArray[np.intp], shape: tuple[int, ...]) -> Joint:
-    """The record with its matrix for voxels as they lie in memory, not as an image lists them."""
-    from kety.joint.graph import graph_of
-
-    listed = np.ravel_multi_index(np.unravel_index(rows, shape, order="F"), shape)
-    place = np.empty(len(rows), dtype=np.intp)
-    place[np.argsort(listed)] = np.arange(len(rows))
-    matrix = graph_of(joint.similarity).matrix()
-    if matrix.shape[0] != len(rows):
-        return joint  # refused with its size
-    return replace(joint, similarity=matrix[place][:, place])
-
-
-def _check_joint(options: VarProLM | Optimizer, delay: bool | float | str) -> None:
-    if not isinstance(options, VarProLM):
-        raise KetyError(
-            "joint estimation is by the default solver, found optimizer "
-            f"{type(options).__name__}; leave optimizer and discretization out"
-        )
-    if isinstance(delay, str):
-        raise KetyError(
-            f"joint estimation fits the delay or holds it at one value, found delay {delay!r}; "
-            "give True, False or a number of s"
-        )
-
-
 def _check_terms(problem: Problem, options: VarProLM | Optimizer) -> None:
     what = problem.model.name + (" with an initial concentration" if problem.initial else "")
     if not isinstance(options, VarProLM):
@@ -457,27 +376,3 @@ def _chosen_optimizer(
             "choose another optimizer, e.g. 'nelder_mead', or leave rate and delay filter out"
         )
     return options
-
-
-def _device(device: str) -> tuple[Card | None, str]:
-    """The card to compute on, if any, and how that is recorded."""
-    if device == "cpu":
-        return None, "cpu"
-    from kety.fitting.cuda import card_or_reason
-
-    return card_or_reason(device)
-
-
-def _beyond_cards(problem: Problem, options: VarProLM | Optimizer) -> str:
-    """Why a fit cannot run on a card; empty where it can."""
-    if problem.by_ode:
-        return f"models of differential equations run on the processor, found {problem.model.name}"
-    native = isinstance(options, NelderMead | DifferentialEvolution) and (
-        options.backend == "native"
-    )
-    if native or isinstance(options, VarProLM):
-        return ""
-    return (
-        "only the default solver and native Nelder-Mead and differential evolution run on a card, "
-        f"found {type(options).__name__}"
-    )

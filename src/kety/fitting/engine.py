@@ -51,6 +51,12 @@ class KernelFit:
     fitted: NDArray[np.floating] | None = None
 
 
+def packed(i: Any, j: Any) -> Any:
+    """Place of element (i, j), numbers or arrays of them, in a packed lower triangle."""
+    high, low = np.maximum(i, j), np.minimum(i, j)
+    return high * (high + 1) // 2 + low
+
+
 Solve = Callable[[NDArray[Any]], KernelFit]
 """Solves a block of curves (V, T)."""
 

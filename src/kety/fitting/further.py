@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fitting.engine import KernelFit, place, rows_of
+from kety.fitting.engine import KernelFit, packed, place, rows_of
 from kety.fitting.nodes import NodeTable
 from kety.fitting.pairs import Starts, bands_of
 from kety.fitting.terms import terms_curves
@@ -121,8 +121,7 @@ def _along(
     problem = kernel.problem
     size, first, second = problem.size, problem.slot("delay"), problem.slot("delay_portal")
     lo, hi = problem.kernel_bounds()
-    i, j = np.maximum(np.arange(size), second), np.minimum(np.arange(size), second)
-    row = np.nan_to_num(result.covariance[:, i * (i + 1) // 2 + j].astype(np.float64))
+    row = np.nan_to_num(result.covariance[:, packed(np.arange(size), second)].astype(np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = np.nan_to_num(row / row[:, second : second + 1])
     theta = result.parameters[:, None, :] + slope[:, None, :] * np.array(LATER)[:, None]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.discretize import Discretization
-from kety.fitting.engine import KernelFit, instruction_sets
+from kety.fitting.engine import KernelFit, instruction_sets, packed
 from kety.fitting.identifiability import lost_by_needs, with_lost
 from kety.fitting.optimizers import Optimizer, VarProLM
 from kety.fitting.problem import C0, Problem
@@ -68,9 +68,7 @@ def store(
 
     def covariance(a: str, b: str) -> NDArray[Any]:
         (i, fi), (j, fj) = slots[a], slots[b]
-        i, j = max(i, j), min(i, j)
-        packed: NDArray[Any] = result.covariance[:, i * (i + 1) // 2 + j]
-        scaled: NDArray[Any] = packed * (fi * fj)
+        scaled: NDArray[Any] = result.covariance[:, packed(i, j)] * (fi * fj)
         return scaled
 
     errors = {name: np.sqrt(covariance(name, name)) for name in slots}

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
 from kety.fitting.dictionary import delay_cells
-from kety.fitting.engine import TOO_WIDE, KernelFit
+from kety.fitting.engine import TOO_WIDE, KernelFit, packed
 from kety.fitting.optimizers.varprolm import VarProLM
 from kety.fitting.pairs import Starts, bands_of
 from kety.fitting.problem import Problem
@@ -108,6 +108,5 @@ def _in_slots(result: KernelFit, columns: Sequence[int], size: int) -> KernelFit
     for i, a in enumerate(columns):
         undetermined |= ((result.undetermined >> i) & 1) << a
         for j, b in enumerate(columns[: i + 1]):
-            low, high = min(a, b), max(a, b)
-            covariance[:, high * (high + 1) // 2 + low] = result.covariance[:, i * (i + 1) // 2 + j]
+            covariance[:, packed(a, b)] = result.covariance[:, packed(i, j)]
     return replace(result, parameters=parameters, covariance=covariance, undetermined=undetermined)

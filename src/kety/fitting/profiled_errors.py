@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.constrained import weighted
-from kety.fitting.engine import KernelFit, Solve, rows_of
+from kety.fitting.engine import KernelFit, Solve, packed, rows_of
 from kety.fitting.identifiability import with_lost
 from kety.fitting.pairs import Starts
 from kety.fitting.sensitivity import ExactModel
@@ -76,11 +76,10 @@ def with_profiled_errors(problem: Problem, options: VarProLM, solve: Solve) -> S
     own = problem.model.parameter(name)
     allowed = np.array(own.bounds) * problem.factor(own)
     walk = _walker(problem, options, slot)
-    packed = slot * (slot + 1) // 2 + slot
 
     def profiled(curves: NDArray[Any]) -> KernelFit:
         result = solve(curves)
-        usual = result.covariance[:, packed].astype(np.float64)
+        usual = result.covariance[:, packed(slot, slot)].astype(np.float64)
         with np.errstate(invalid="ignore"):
             rows = np.flatnonzero((usual > 0) & np.isfinite(usual) & (result.cost > 0))
         if not len(rows):
@@ -121,8 +120,8 @@ def _walker(
         count, size = best.parameters.shape
         place = best.parameters.astype(np.float64)
         centre, least = place[:, slot].copy(), cost(curves, best)
-        columns = [_packed(slot, i) for i in range(size)]
-        column = np.nan_to_num(best.covariance[:, columns].astype(np.float64))
+        columns = best.covariance[:, packed(slot, np.arange(size))]
+        column = np.nan_to_num(columns.astype(np.float64))
         variance = column[:, slot]
         unit = np.minimum(np.sqrt(variance), COARSEST * (hi[slot] - lo[slot]))
         at = np.tile(centre[:, None], len(DISTANCES) + 1)
@@ -177,7 +176,7 @@ def stretched(covariance: NDArray[Any], slot: int, variance: Floats) -> NDArray[
     """
     out = covariance.astype(np.float64)
     size = int(np.sqrt(2 * covariance.shape[1]))
-    column = out[:, [_packed(slot, i) for i in range(size)]]
+    column = out[:, packed(slot, np.arange(size))]
     usual = column[:, slot]
     with np.errstate(invalid="ignore", divide="ignore"):
         growth = (np.maximum(variance / usual, LEAST) - 1.0) / usual
@@ -185,11 +184,5 @@ def stretched(covariance: NDArray[Any], slot: int, variance: Floats) -> NDArray[
     column = np.nan_to_num(column)
     for i in range(size):
         for j in range(i + 1):
-            out[:, _packed(i, j)] += growth * column[:, i] * column[:, j]
+            out[:, packed(i, j)] += growth * column[:, i] * column[:, j]
     return out.astype(covariance.dtype)
-
-
-def _packed(i: int, j: int) -> int:
-    """Place of an element in the packed lower triangle."""
-    i, j = max(i, j), min(i, j)
-    return i * (i + 1) // 2 + j
