@@ -26,6 +26,7 @@ from kety import io
 from kety.errors import KetyError
 from kety.io import bids
 from kety.io.atomic import Batch, OutputError, output_folder
+from kety.io.frame_times import read_times
 from kety.series import Series, Volume
 
 Reference = Callable[[str], Path]
@@ -467,7 +468,7 @@ def test_modality_and_acquisition_given_win_over_the_sidecar(plain: Path) -> Non
 )
 def test_tables_of_times(tmp_path: Path, text: str, expected: list[float]) -> None:
     (tmp_path / "times.csv").write_text(text, encoding="utf-8")
-    np.testing.assert_allclose(bids.read_times(tmp_path / "times.csv"), expected)
+    np.testing.assert_allclose(read_times(tmp_path / "times.csv"), expected)
 
 
 @pytest.mark.parametrize(
@@ -485,9 +486,9 @@ def test_tables_of_times(tmp_path: Path, text: str, expected: list[float]) -> No
 def test_bad_tables_of_times(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "times.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(KetyError, match=message):
-        bids.read_times(tmp_path / "times.csv")
+        read_times(tmp_path / "times.csv")
     with pytest.raises(KetyError, match="no such file of frame times"):
-        bids.read_times(tmp_path / "none.csv")
+        read_times(tmp_path / "none.csv")
 
 
 # Names ----------------------------------------------------------------------------------------

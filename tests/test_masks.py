@@ -218,6 +218,10 @@ def test_voxels_that_are_not_finite_do_not_enhance(phantom: Phantom) -> None:
     data[20:24, 20:24, 2, 30] = np.nan
     mask = enhancement_mask(data, series.times, BASELINE, phantom.body)
     assert mask.any()
+    assert not mask[20:24, 20:24, 2].any()
+    assert enhancement_mask(series.data, series.times, BASELINE, phantom.body)[
+        20:24, 20:24, 2
+    ].any()
     with pytest.raises(KetyError, match="no voxel is finite"):
         enhancement_mask(np.full((9, 9, 1, 12), np.nan), np.arange(12.0), BASELINE)
 

@@ -149,7 +149,7 @@ def test_maps_are_chosen_by_name(maps: xr.Dataset) -> None:
     assert np.isnan(found["mean_se_fit"].sel(map="cost")).all()
     with pytest.raises(KetyError, match=r"the maps has no map ve; its maps are ktrans"):
         roi_statistics(maps, names=["ve"])
-    with pytest.raises(KetyError, match="found a int in place of maps"):
+    with pytest.raises(KetyError, match="the maps is a int; give what"):
         roi_statistics(3)  # type: ignore[arg-type]
     with pytest.raises(KetyError, match="is empty"):
         roi_statistics(maps, np.zeros(SHAPE, bool))

@@ -22,6 +22,7 @@ from kety.pipeline import InputSource, estimate, read_study, write_outcome, writ
 from kety.pipeline.certainty import Certainty
 from kety.preprocess import crop, downsample
 from kety.series import Series
+from kety.signal import above_baseline, enhancement
 from kety.simulate import Phantom, protocol, simulate_abdomen
 from kety.simulate.phantom import scaled_input
 from kety.slices import slice_groups
@@ -115,6 +116,16 @@ def test_equal_rows_are_the_times_of_all(phantom: Phantom, curves: NDArray[Any])
     many = kety.fit(curves, rows, phantom.aif, mask=mask)
     for name in one.data_vars:
         np.testing.assert_array_equal(many[name].values, one[name].values)
+
+
+def test_curves_above_a_level_are_read_group_by_group(phantom: Phantom) -> None:
+    series, mask = phantom.series, exchanging(phantom)
+    data = np.asfortranarray(series.data)
+    lazy, whole = above_baseline(data, slice(0, 3)), enhancement(data, slice(0, 3))
+    one = kety.fit(whole, series.slice_times, phantom.aif, mask=mask)
+    other = kety.fit(lazy, series.slice_times, phantom.aif, mask=mask)
+    for name in one.data_vars:
+        np.testing.assert_array_equal(other[name].values, one[name].values)
 
 
 def test_a_shuttle_study_is_recovered_and_ignoring_it_moves_the_delay(

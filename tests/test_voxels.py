@@ -37,6 +37,8 @@ def test_they_are_the_enhancement(phantom: Any, dtype: Any, order: Any) -> None:
     place = np.nonzero(phantom.body)
     np.testing.assert_array_equal(lazy[place], expected[place])
     np.testing.assert_array_equal(lazy[3:5, :, 1], expected[3:5, :, 1])
+    np.testing.assert_array_equal(lazy[..., 2], expected[..., 2])
+    np.testing.assert_array_equal(lazy[..., [0, 2], :], expected[..., [0, 2], :])
     rows = voxels_of(lazy, data.shape[-1], phantom.body)
     assert isinstance(rows.curves, AboveLevel)
     assert rows.order == order

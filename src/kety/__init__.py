@@ -10,6 +10,7 @@ from kety.version import __version__
 if TYPE_CHECKING:
     from kety.api import fit
     from kety.bootstrapping import bootstrap
+    from kety.bound import cramer_rao
     from kety.comparison import compare
     from kety.errors import KetyError, MissingDependencyError
     from kety.fitting.discretize import Discretization
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from kety.joint.options import Joint
     from kety.modelfree import deconvolve, semiquantitative
     from kety.models import MODELS, Derived, OdeModel, Parameter
-    from kety.planning import Ranges, cramer_rao, expected_errors
+    from kety.planning import Ranges, expected_errors
     from kety.profiles import profile
     from kety.propagation import propagate
     from kety.roi import roi_statistics
@@ -62,7 +63,7 @@ _HOME = {
     "deconvolve": "kety.modelfree",
     "semiquantitative": "kety.modelfree",
     "Ranges": "kety.planning",
-    "cramer_rao": "kety.planning",
+    "cramer_rao": "kety.bound",
     "expected_errors": "kety.planning",
     "Series": "kety.series",
     "roi_statistics": "kety.roi",

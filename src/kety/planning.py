@@ -6,20 +6,19 @@ the input that a study would have: known at other times, and with noise of its o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kety.bound import cramer_rao, noise_of_frames
 from kety.errors import KetyError
 from kety.fitting.forward import check_coverage, checked_times, simulate_curves
 from kety.fitting.problem import Problem, make_problem
-from kety.fitting.solve import problem_slopes
 from kety.fitting.status import Status
-from kety.fitting.terms import given_problem
-from kety.models import Derived, Model, Parameter, get_model
+from kety.models import Derived, Parameter
 from kety.signal import baseline_frames, noise_weights
 from kety.tissues import PUBLISHED, TISSUES, Ranges, checked_tissues, drawn
 
@@ -41,7 +40,6 @@ TYPICAL: Final = 0.683
 SCANS: Final = 50
 """Noisy inputs that are tried; all voxels of a scan share theirs."""
 BOUNDS_DRAWN: Final = 2048  # draws from ranges for which the bound is computed
-SINGULAR: Final = 1e-8  # ratio of singular values of J, columns of unit length
 NORMAL: Final = 1.96  # half a 95 % interval in standard errors
 
 
@@ -108,9 +106,10 @@ def expected_errors(
         and its Monte Carlo standard error ``bias_error``, ``sd`` of the errors, ``rmse``; in %:
         ``median_error`` and ``mean_percent_error`` of |error / truth|; ``coverage``, the share of
         voxels within one of their own standard errors of the truth; 95 % confidence limits (see
-        `FIGURES`); ``note``. On (tissue): ``noise``, whether truths are ``drawn``, and the shares
-        of voxels ``failed`` (a parameter has no estimate), ``at_bound`` and ``iteration_limit``. On
-        (tissue, parameter, copy): ``error`` and ``percent_error``, signed.
+        `FIGURES`); ``note``. On (tissue): ``noise`` (root mean square over
+        frames), whether truths are ``drawn``, and the shares of voxels ``failed`` (a parameter has
+        no estimate), ``at_bound`` and ``iteration_limit``. On (tissue, parameter, copy): ``error``
+        and ``percent_error``, signed.
 
     `KetyError` is raised for arguments that do not fit together, and says what was expected.
     """
@@ -129,26 +128,13 @@ def expected_errors(
     problem = make_problem(times, aif, **fitted, **checks, weights=None, find_enhancing=False)
     record, frames = problem.model, problem.times
     chosen = checked_tissues(tissues, record)
-    per_frame = (
-        None
-        if isinstance(noise, Mapping) or np.ndim(noise) == 0
-        else _frame_noise(noise, frames.size)
-    )
-    given: Mapping[str, Any] = (
-        noise
-        if isinstance(noise, Mapping)
-        else dict.fromkeys(chosen, noise if per_frame is None else _root_mean(per_frame))
-    )
-    if set(given) != set(chosen):
-        raise KetyError(f"noise is given for {', '.join(given)}; expected {', '.join(chosen)}")
-    noises = [_number(f"noise of {name}", given[name], 0) for name in chosen]
+    noises, weights = _noises(noise, chosen, frames.size)
     copies, seed = _number("copies", copies, 2, int), _number("seed", seed, 0, int)
     known = _known_input(aif, input_times, frames)
     input_noise = _number("input_noise", input_noise, 0)
     truths = [drawn(tissue, record, copies, seed) for tissue in chosen.values()]
     curves = np.random.default_rng([seed, 1]).standard_normal((len(chosen), copies, frames.size))
-    for i, truth in enumerate(truths):
-        sd = noises[i] if per_frame is None else per_frame
+    for i, (truth, sd) in enumerate(zip(truths, noises, strict=True)):
         curves[i] = sd * curves[i] + simulate_curves(truth, frames, aif, model, portal=portal)
     how, fitted["baseline"] = "fitted along" if baseline else "known", baseline is True
     if baseline == "subtract":
@@ -172,7 +158,7 @@ def expected_errors(
             replace(known, concentration=samples) if input_noise else known,
             delay=delay,
             **fitted,
-            weights=None if per_frame is None else noise_weights(per_frame),
+            weights=weights,
             mask=np.ones((len(chosen), part.size), np.bool_),
             optimizer=optimizer,
             discretization=discretization,
@@ -185,11 +171,11 @@ def expected_errors(
             values[:, part, k], errors[:, part, k] = maps[q.name], maps[f"{q.name}_se"]
         status[:, part] = maps["status"]
     values[~np.isfinite(values)] = np.nan
-    bounding = noises if per_frame is None else [per_frame] * len(truths)
-    rows = zip(truths, bounding, values, errors, strict=True)
+    rows = zip(truths, noises, values, errors, strict=True)
     cells = [_cells(problem, *row, group) for row in rows]
     stacked = {key: np.array([[c[key] for c in row] for row in cells]) for key in cells[0][0]}
-    stacked |= {"noise": np.array(noises), "failed": np.isnan(values).any(axis=2).mean(axis=1)}
+    stacked["noise"] = np.array([np.sqrt(np.mean(np.square(sd))) for sd in noises])
+    stacked["failed"] = np.isnan(values).any(axis=2).mean(axis=1)
     stacked["drawn"] = np.array([truth[record.names[0]].size > 1 for truth in truths])
     for outcome in (Status.AT_BOUND, Status.ITERATION_LIMIT):
         stacked[outcome.meaning] = (status == outcome).mean(axis=1)
@@ -211,70 +197,6 @@ def expected_errors(
     )
 
 
-def cramer_rao(
-    parameters: Mapping[str, ArrayLike],
-    times: ArrayLike,
-    noise: float | ArrayLike,
-    aif: InputFunction,
-    model: str | Model = "extended_tofts",
-    *,
-    fixed: Collection[str] = (),
-    baseline: bool = False,
-    portal: InputFunction | None = None,
-) -> dict[str, Floats]:
-    """Smallest standard deviations (V,) of unbiased estimates of all parameters, derived ones too.
-
-    ``sqrt(g' inv(J'WJ) g)``, W 1 / noise² of each frame, at the truth (Kay, Fundamentals of
-    Statistical Signal Processing I, 1993, sections 3.7 and 3.8): J the exact derivatives of the
-    curve with respect to what is estimated, ``baseline`` among it, g the gradient of the quantity.
-    A baseline that is subtracted is no better known: curves less the mean of some of their frames
-    tell as much as curves with an unknown constant. The input and parameters in ``fixed`` count as
-    known. Bounds do not count: where they hold estimates, errors may be smaller. NaN for what the
-    frames do not determine, and for what is known.
-
-    Arguments and errors are those of `kety.simulate_curves`; ``noise`` is in the input's unit, and
-    `KetyError` is raised for fewer frames than unknowns too. It may be (T,), one for each frame.
-    """
-    record, frames = get_model(model), checked_times(times)
-    simulate_curves(parameters, frames[-1:], aif, model, portal=portal)  # for its checks
-    delays = {p.name: 0.0 for p in record.parameters if p.is_delay}
-    given = [np.asarray({**delays, **parameters}[n], np.float64) for n in record.names]
-    values = dict(zip(record.names, np.broadcast_arrays(*map(np.atleast_1d, given)), strict=True))
-    free = [p for p in record.parameters if p.name not in fixed]
-    count, unknowns = values[record.names[0]].size, len(free) + baseline
-    if not free or frames.size < unknowns:
-        raise KetyError(f"{frames.size} frames, {unknowns} unknowns; add frames or free parameters")
-    problem, theta = given_problem(record, values, frames, aif, portal)
-    exact = problem_slopes(problem, theta)[1]
-    jacobian = np.ones((count, frames.size, unknowns))
-    for k, p in enumerate(free):
-        jacobian[:, :, k] = exact[:, :, problem.slot(p.name)] * problem.factor(p)
-    level = float(noise) if np.ndim(noise) == 0 else 1.0  # type: ignore[arg-type]
-    if np.ndim(noise):
-        jacobian /= _frame_noise(noise, frames.size)[:, None]
-    # Columns of unit length: what is singular must not depend on units.
-    length = np.linalg.norm(jacobian, axis=1)
-    length[length == 0] = 1.0
-    _, strength, axes = np.linalg.svd(jacobian / length[:, None], full_matrices=False)
-    dark = strength <= SINGULAR * strength[:, :1]
-    gradients: dict[str, dict[str, Any]] = {n: {n: 1.0} for n in record.names}
-    for d in record.derived:
-        _, slopes = d.evaluate([values[n] for n in d.of], aif.hematocrit)
-        gradients[d.name] = dict(zip(d.of, slopes, strict=True))
-    deviations = {}
-    for name, gradient in gradients.items():
-        slope = np.zeros_like(length)
-        for k, p in enumerate(free):
-            slope[:, k] = gradient.get(p.name, 0.0) / length[:, k]
-        along = np.einsum("vij,vj->vi", axes, slope)
-        size = np.linalg.norm(slope, axis=1)
-        seen = np.abs(np.where(dark, along, 0.0)).max(axis=1) <= np.sqrt(SINGULAR) * size
-        terms = np.where(dark, 0.0, along / np.where(dark, 1.0, strength))
-        bound = level * np.linalg.norm(terms, axis=1)
-        deviations[name] = np.where(seen & (size > 0), bound, np.nan)
-    return deviations
-
-
 def _number(name: str, value: Any, least: int, kind: type = float) -> Any:
     valid = (int, np.integer) if kind is int else (int, float, np.number)
     if isinstance(value, valid) and least <= value < np.inf:
@@ -283,19 +205,17 @@ def _number(name: str, value: Any, least: int, kind: type = float) -> Any:
     raise KetyError(f"{name} must be a {what} number, at least {least}, found {value!r}")
 
 
-def _frame_noise(noise: Any, frames: int) -> Floats:
-    """Noise of every frame, checked."""
-    values = np.asarray(noise, dtype=np.float64)
-    if values.shape != (frames,) or not (np.isfinite(values) & (values > 0)).all():
-        raise KetyError(
-            f"noise of shape {values.shape} for {frames} frames; give one positive standard "
-            "deviation for each, or one number for all"
-        )
-    return values
-
-
-def _root_mean(values: Floats) -> float:
-    return float(np.sqrt(np.mean(values**2)))
+def _noises(
+    noise: Any, tissues: Collection[str], frames: int
+) -> tuple[Sequence[float | Floats], Floats | None]:
+    """Noise of each tissue, checked, and the weights of the frames where these differ."""
+    if np.ndim(noise) and not isinstance(noise, Mapping):
+        each = noise_of_frames(noise, frames)
+        return [each] * len(tissues), noise_weights(each)
+    given = noise if isinstance(noise, Mapping) else dict.fromkeys(tissues, noise)
+    if set(given) != set(tissues):
+        raise KetyError(f"noise is given for {', '.join(given)}; expected {', '.join(tissues)}")
+    return [_number(f"noise of {name}", given[name], 0) for name in tissues], None
 
 
 def _known_input(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kety.comparison.changes import pooled_voxels, region_estimate, values_of
 from kety.comparison.regions import EVERYWHERE, regions_of
 from kety.errors import KetyError
-from kety.io import FittedMaps, read_maps
+from kety.io import FittedMaps, fitted_maps
 from kety.joint.maps import VOXELWISE
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ _ENDS: Final = (
     "_mean",
     "_sd",
 )
+_FACTS: Final = ("model", "software")
 
 
 def roi_statistics(
@@ -92,7 +93,7 @@ def roi_statistics(
     """
     import xarray
 
-    found = _read(maps)
+    found = fitted_maps(maps, "the maps")
     chosen = _names(found, names)
     if roi is None:
         regions = {EVERYWHERE: np.asarray(found.maps["status"].values != 0)}
@@ -128,22 +129,6 @@ def roi_statistics(
         },
         attrs={"maps": found.name, **{k: found.record[k] for k in _FACTS if k in found.record}},
     )
-
-
-_FACTS: Final = ("model", "software")
-
-
-def _read(maps: Any) -> FittedMaps:
-    if isinstance(maps, FittedMaps):
-        return maps
-    if isinstance(maps, str | os.PathLike):
-        return read_maps(maps)
-    if not hasattr(maps, "data_vars") or "status" not in maps:
-        raise KetyError(
-            f"found a {type(maps).__name__} in place of maps; give what kety.fit returned, or a "
-            "folder that `kety fit` wrote"
-        )
-    return FittedMaps(maps, dict(maps.attrs), "the maps")
 
 
 def _names(found: FittedMaps, asked: Sequence[str] | None) -> list[str]:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.progress import Progress, reporter
 from kety.slices import Slices, slice_groups
+from kety.voxels import AboveLevel
 
 if TYPE_CHECKING:
     import xarray
@@ -30,7 +31,7 @@ Estimate = Callable[[NDArray[Any], NDArray[np.bool_] | None, Slices], "xarray.Da
 
 def by_slice(
     estimate: Estimate,
-    curves: ArrayLike,
+    curves: ArrayLike | AboveLevel,
     slice_times: ArrayLike,
     mask: ArrayLike | None,
 ) -> xarray.Dataset:
@@ -59,7 +60,7 @@ def by_slice(
     KetyError
         If the times have not one row for each slice, or the mask another shape.
     """
-    data = np.asarray(curves)
+    data = curves if isinstance(curves, AboveLevel) else np.asarray(curves)
     groups = slice_groups(slice_times)
     table = np.asarray(slice_times, dtype=np.float64)
     if data.ndim < 3 or table.shape != data.shape[-2:]:
@@ -75,7 +76,7 @@ def by_slice(
         warnings.simplefilter("always")
         for one in wanted:
             # In the order of the data, which makes flattening them free.
-            block = data[one.key(1)].copy(order="K")
+            block = np.array(data[one.key(1)], order="K")
             try:
                 part = estimate(block, None if inside is None else inside[one.key()], one)
             except KeyboardInterrupt:
@@ -92,7 +93,7 @@ def by_slice(
 
 
 def fit_slices(
-    curves: ArrayLike,
+    curves: ArrayLike | AboveLevel,
     slice_times: ArrayLike,
     aif: InputFunction,
     model: Any,

@@ -18,7 +18,7 @@ class AboveLevel:
     """Curves above a level of each, subtracted where they are read: no copy of a series.
 
     `kety.fit` and its companions take it for curves; to NumPy it is an array (`np.asarray`
-    computes all of it), and indices of the voxels give arrays.
+    computes all of it), and indices give arrays.
 
     Attributes
     ----------
@@ -46,13 +46,14 @@ class AboveLevel:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, voxels: Any) -> NDArray[Any]:
-        """Curves (..., T) of some voxels: an index of all axes but the last."""
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """As of an array; fast for an index of voxels, which names no frames."""
+        if isinstance(index, tuple) and any(one is ... for one in index):
+            level = np.broadcast_to(self.level[..., np.newaxis], self.shape)[index]
+        else:
+            level = self.level[index][..., np.newaxis]
         with np.errstate(invalid="ignore"):  # infinite samples
-            difference: NDArray[Any] = np.subtract(
-                self.data[voxels], self.level[voxels][..., np.newaxis], dtype=self.dtype
-            )
-        return difference
+            return np.asarray(np.subtract(self.data[index], level, dtype=self.dtype))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:

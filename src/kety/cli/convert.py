@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kety.cli.common import SectionCommand, debug_option, heard_warnings, option, quiet, say
-from kety.cli.study_options import FILE, SERIES, WHICH
+from kety.cli.study_options import FILE, INTERVAL, MODALITY, SERIES, TIMES, WHICH, times_of
 
 OUTPUT = "Output"
 
@@ -31,22 +31,9 @@ OUTPUT = "Output"
     help="Series or image on whose grid a Segmentation or structure set becomes a mask.",
 )
 @WHICH
-@option(
-    SERIES,
-    "--times",
-    type=FILE,
-    metavar="CSV",
-    help="Times of the phases, in place of the headers'.",
-)
-@option(
-    SERIES, "--interval", type=float, metavar="S", help="Time between phases, in place of --times."
-)
-@option(
-    SERIES,
-    "--modality",
-    type=click.Choice(["CT", "MR"]),
-    help="What made the series. [default: from the header]",
-)
+@MODALITY
+@TIMES
+@INTERVAL
 @option(OUTPUT, "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @debug_option
 def command(**options: Any) -> None:
@@ -70,18 +57,15 @@ def command(**options: Any) -> None:
 
 def run(**options: Any) -> None:
     """Convert, and say what was written."""
-    from kety.errors import KetyError
     from kety.io.conversion import convert
 
-    if options["times"] is not None and options["interval"] is not None:
-        raise KetyError("both --times and --interval are given; give one of them")
     done = convert(
         options["src"],
         options["dst"],
         of=options["source"],
         like=options["like"],
         series=options["which"],
-        times=options["times"] if options["times"] is not None else options["interval"],
+        times=times_of(options),
         modality=options["modality"],
     )
     tell = quiet if options["quiet"] else say

@@ -15,6 +15,7 @@ from kety.cli.fit_options import FORMATS, fit_options
 from kety.cli.joint_options import joint_of
 from kety.cli.model_options import portal_of
 from kety.cli.solver_options import discretization_of, optimizer_of
+from kety.cli.study_options import times_of
 
 if TYPE_CHECKING:
     import xarray
@@ -142,18 +143,14 @@ def study_of(
     portal: InputSource | None = None,
 ) -> Study:
     """Read the study that the options describe."""
-    from kety.errors import KetyError
     from kety.pipeline import read_study
 
-    if options["times"] is not None and options["interval"] is not None:
-        raise KetyError("both --times and --interval are given; give one of them")
-    times = options["times"] if options["times"] is not None else options["interval"]
     return read_study(
         options["series"],
         source,
         conversion_of(options),
         which=options["which"],
-        times=times,
+        times=times_of(options),
         modality=options["modality"],
         quantity=options["quantity"],
         mask=options["mask"],

@@ -172,11 +172,11 @@ def _describe_image(path: Path) -> None:
 
 
 def _frames(volume: Volume, name: str) -> str:
-    from kety.io import bids
+    from kety.io.frame_times import frame_times
 
     count = volume.data.shape[3]
     try:
-        times, source = bids.frame_times(
+        times, source = frame_times(
             None, count, name=name, sidecar=volume.sidecar, interval=volume.interval
         )
     except KetyError:

@@ -18,7 +18,7 @@ from kety.cli.common import (
 )
 from kety.cli.dicom_defaults import output_name
 from kety.cli.fit_options import OUTPUT
-from kety.cli.study_options import FILE, SERIES, WHICH
+from kety.cli.study_options import FILE, INTERVAL, MODALITY, SERIES, TIMES, WHICH, times_of
 
 
 @click.command(cls=SectionCommand, short_help="Make a mask from a series: body, bone, enhancing.")
@@ -32,21 +32,9 @@ from kety.cli.study_options import FILE, SERIES, WHICH
     "bone: by CT numbers, before contrast agent. enhancing: what enhances beyond noise and motion.",
 )
 @WHICH
-@option(
-    SERIES,
-    "--modality",
-    type=click.Choice(["CT", "MR"]),
-    help="What made the series. [default: from the JSON sidecar or header]",
-)
-@option(
-    SERIES,
-    "--times",
-    type=FILE,
-    metavar="CSV",
-    help="Frame times, one a line or in a column such as time_s. [default: from the sidecar or "
-    "header]",
-)
-@option(SERIES, "--interval", type=float, metavar="S", help="Time between frames.")
+@MODALITY
+@TIMES
+@INTERVAL
 @option(
     SERIES,
     "--baseline-frames",
@@ -80,15 +68,13 @@ def command(**options: Any) -> None:
     from kety.preprocess import KINDS, make_mask
     from kety.series import Volume
 
-    if options["times"] is not None and options["interval"] is not None:
-        raise KetyError("both --times and --interval are given; give one of them")
     path: Path = options["series"]
     kind: str = options["kind"]
     if kind not in KINDS:
         raise KetyError(f"unknown kind of mask {kind!r}; valid: {', '.join(KINDS)}")
     out: Path = options["out"] or output_name(path, f"{kind}.nii.gz")
     tell = quiet if options["quiet"] else say
-    times = options["times"] if options["times"] is not None else options["interval"]
+    times = times_of(options)
     with heard_warnings():
         series = read_series(
             path, series=options["which"], times=times, modality=options["modality"]

@@ -156,7 +156,7 @@ def show(results: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -> None:
 
 def protocols_of(options: dict[str, Any]) -> dict[str, Any]:
     """Label to frame times (T,) in s."""
-    from kety.io.bids import read_times
+    from kety.io.frame_times import read_times
     from kety.simulate import protocol, uniform
 
     length = options["duration"]

@@ -111,24 +111,22 @@ def show(found: xarray.Dataset) -> None:
             if n
         ]
         click.echo(f"{region}: {size:,} voxel{'' if size == 1 else 's'} ({', '.join(words)})")
-        rows = []
-        for j, name in enumerate(found["map"].values):
-
-            def cell(key: str, i: int = i, j: int = j) -> str:
-                value = float(found[key].values[i, j])
-                return f"{value:.3g}" if value == value else "–"
-
-            rows.append(
-                [
-                    str(name),
-                    str(found["units"].values[j]),
-                    f"{int(found['voxels'].values[i, j]):,}",
-                    cell("mean"),
-                    cell("mean_se"),
-                    cell("sd"),
-                    cell("median"),
-                    f"{cell('p25')} to {cell('p75')}",
-                ]
-            )
+        rows = [_row(found.isel(region=i, map=j)) for j in range(found.sizes["map"])]
         header = ("map", "unit", "voxels", "mean", "± se", "sd", "median", "middle half")
         table(header, rows)
+
+
+def _row(one: xarray.Dataset) -> list[str]:
+    """The cells of one map in one region."""
+
+    def cell(key: str) -> str:
+        value = float(one[key])
+        return f"{value:.3g}" if value == value else "–"
+
+    return [
+        str(one["map"].item()),
+        str(one["units"].item()),
+        f"{int(one['voxels']):,}",
+        *(cell(key) for key in ("mean", "mean_se", "sd", "median")),
+        f"{cell('p25')} to {cell('p75')}",
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,6 +29,23 @@ def added(function: Function, options: Sequence[Callable[[Any], Any]]) -> Functi
     return function
 
 
+def times_of(options: Mapping[str, Any]) -> Path | float | None:
+    """The times that the options give: a file, or s between frames; None for those of the series.
+
+    Raises
+    ------
+    KetyError
+        If both are given.
+    """
+    from kety.errors import KetyError
+
+    times: Path | None = options["times"]
+    interval: float | None = options["interval"]
+    if times is not None and interval is not None:
+        raise KetyError("both --times and --interval are given; give one of them")
+    return interval if times is None else times
+
+
 WHICH: Final = option(
     SERIES,
     "--series",
@@ -36,6 +53,29 @@ WHICH: Final = option(
     metavar="N|UID|TEXT",
     help="Which series of a DICOM folder or archive: its number in `kety info FOLDER`, its UID, or "
     "a part of its description. [default: the only dynamic one]",
+)
+MODALITY: Final = option(
+    SERIES,
+    "--modality",
+    type=click.Choice(["CT", "MR"]),
+    help="What made the series. [default: from the JSON sidecar or DICOM header]",
+)
+
+TIMES: Final = option(
+    SERIES,
+    "--times",
+    type=FILE,
+    metavar="CSV",
+    help="Frame times, one a line or in a column such as time_s. [default: from the sidecar or "
+    "headers]",
+)
+
+INTERVAL: Final = option(
+    SERIES,
+    "--interval",
+    type=float,
+    metavar="S",
+    help="Time between frames, in place of --times.",
 )
 
 STUDY: Final = (
@@ -163,12 +203,7 @@ STUDY: Final = (
         help="How the input runs between its samples.",
     ),
     WHICH,
-    option(
-        SERIES,
-        "--modality",
-        type=click.Choice(["CT", "MR"]),
-        help="What made the series. [default: from the JSON sidecar or DICOM header]",
-    ),
+    MODALITY,
     option(
         SERIES,
         "--quantity",
@@ -176,21 +211,8 @@ STUDY: Final = (
         help="What the numbers are: HU, HU above baseline, MR signal or mM. [default: hu for CT, "
         "signal for MR]",
     ),
-    option(
-        SERIES,
-        "--times",
-        type=FILE,
-        metavar="CSV",
-        help="Frame times, one a line or in a column such as time_s. [default: from the sidecar or "
-        "headers]",
-    ),
-    option(
-        SERIES,
-        "--interval",
-        type=float,
-        metavar="S",
-        help="Time between frames, in place of --times.",
-    ),
+    TIMES,
+    INTERVAL,
     option(
         SERIES,
         "--mask",

@@ -33,7 +33,7 @@ from kety.comparison.regions import EVERYWHERE, pair_up, regions_of
 from kety.comparison.repeatability import limits_of
 from kety.errors import KetyError
 from kety.fitting.status import Status
-from kety.io import FittedMaps, read_maps
+from kety.io import FittedMaps, fitted_maps
 from kety.joint.maps import VOXELWISE
 from kety.series import check_same_grid
 
@@ -113,7 +113,8 @@ def compare(
         raise KetyError(f"labels {', '.join(names)} for {len(firsts)} pairs; give each its own")
     told: list[str] = []
     fits = [
-        (_read(one, "A"), _read(other, "B")) for one, other in zip(firsts, seconds, strict=True)
+        (fitted_maps(one, "A"), fitted_maps(other, "B"))
+        for one, other in zip(firsts, seconds, strict=True)
     ]
     chosen = _parameters(fits, parameters, told)
     if isinstance(rc, str | os.PathLike):
@@ -162,19 +163,6 @@ def _each(roi: Any, pairs: int) -> list[Any]:
             f"{len(roi)} regions for {pairs} pairs; give one for all, or one for each pair"
         )
     return list(roi) if len(roi) == pairs else list(roi) * pairs
-
-
-def _read(one: Any, side: str) -> FittedMaps:
-    if isinstance(one, FittedMaps):
-        return one
-    if isinstance(one, str | os.PathLike):
-        return read_maps(one)
-    if not hasattr(one, "data_vars") or "status" not in one:
-        raise KetyError(
-            f"{side} is a {type(one).__name__}; give what kety.fit returned, or a folder that "
-            "`kety fit` wrote"
-        )
-    return FittedMaps(one, dict(one.attrs), side)
 
 
 def _parameters(

@@ -35,8 +35,6 @@ _MORE: Final = 1.25
 """Times as many voxels are looked at closely as are wanted: some just miss being clear."""
 _VESSEL, _TYPICAL = 0.25, 50
 """Share of the median first pass of the 50 likeliest voxels beyond which a voxel is no tissue."""
-_SOME: Final = 50_000
-"""Voxels, at least, whose mean shows how tissue enhances."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def _tissue(
         least = np.maximum(DETECTED * noise, _VESSEL * float(np.median(drops[:_TYPICAL])))
         others &= np.concatenate([part.drop for part in parts]) <= least
     curves = np.concatenate([part.curves for part in parts])[others]
-    mean = curves[:: max(1, len(curves) // _SOME)].mean(axis=0)
+    mean = curves.mean(axis=0)
     mean -= mean.mean()
     size = float(np.sqrt(mean @ mean))
     if not size > 0.0:

@@ -87,8 +87,6 @@ class Rises:
     ----------
     curves
         (V, T) enhancement.
-    before
-        (V,) mean before contrast agent.
     noise
         (V,) standard deviation of the noise.
     drop
@@ -100,7 +98,6 @@ class Rises:
     """
 
     curves: Floats
-    before: Floats
     noise: Floats
     drop: Floats
     score: Floats
@@ -109,7 +106,7 @@ class Rises:
 
 def rises_of(values: NDArray[Any], passage: Passage, quantity: str) -> Rises:
     """First passes of curves (V, T)."""
-    curves, before = enhancement_of(values, passage.baseline, quantity)
+    curves = _enhancement(values, passage.baseline, quantity)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         pairs = 0.5 * (
             curves[:, passage.first : passage.last]
@@ -122,19 +119,19 @@ def rises_of(values: NDArray[Any], passage: Passage, quantity: str) -> Rises:
         drop = pairs[each, best] - np.where(passage.known[best], late, 0.0)
         score = drop * np.abs(drop) / np.abs(np.diff(curves, axis=1)).sum(axis=1)
         noise = noise_of(curves)
-    return Rises(curves, before, noise, drop, score, passage.middle[best])
+    return Rises(curves, noise, drop, score, passage.middle[best])
 
 
-def enhancement_of(values: NDArray[Any], baseline: Indices, quantity: str) -> tuple[Floats, Floats]:
-    """Enhancement (V, T) of curves, and their mean (V,) before contrast agent."""
+def _enhancement(values: NDArray[Any], baseline: Indices, quantity: str) -> Floats:
+    """Enhancement (V, T) of curves."""
     result = np.asarray(values, dtype=np.float64)
-    before = result[:, baseline].mean(axis=1)
+    before = result[:, baseline].mean(axis=1, keepdims=True)
     if quantity in MEASURED:
-        result = result - before[:, None]
+        result = result - before
     if quantity == "signal":
         with np.errstate(divide="ignore", invalid="ignore"):
-            result /= before[:, None]
-    return result, before
+            result /= before
+    return result
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,8 @@ from kety.errors import KetyError
 from kety.io import bids
 from kety.io.atomic import Batch, OutputError, output_folder
 from kety.io.formats import FORMATS, Codec, Collection, Format, format_of
-from kety.io.maps import FittedMaps, read_maps, write_maps
+from kety.io.frame_times import frame_times, step_of
+from kety.io.maps import FittedMaps, fitted_maps, read_maps, write_maps
 from kety.io.orientation import turned_to
 from kety.io.slice_timing import read_slice_times, timing_fields
 from kety.series import Series, Volume, check_affine, check_same_grid
@@ -28,6 +29,7 @@ __all__ = [
     "FittedMaps",
     "Format",
     "OutputError",
+    "fitted_maps",
     "format_of",
     "read_maps",
     "read_mask",
@@ -39,13 +41,6 @@ __all__ = [
     "write_series",
     "write_volume",
 ]
-
-_FIELDS: Final[Mapping[str, str]] = {
-    "repetition_time": "RepetitionTimeExcitation",
-    "flip_angle": "FlipAngle",
-    "echo_time": "EchoTime",
-    "kvp": "KVP",
-}
 
 
 def read_series(
@@ -67,9 +62,9 @@ def read_series(
         Which one, where a path holds several: its number in the table of `kety info`, its UID, or
         a part of its description.
     times
-        (T,) in s, a CSV file of them (see `kety.io.bids.read_times`), or the time between frames
-        in s. Without it, ``VolumeTiming`` or ``FrameTimesStart`` in the JSON sidecar, else the
-        header's step where it names a unit of time; ``Series.times_from`` says which.
+        (T,) in s, a CSV file of them (see `kety.io.frame_times.read_times`), or the time between
+        frames in s. Without it, ``VolumeTiming`` or ``FrameTimesStart`` in the JSON sidecar, else
+        the header's step where it names a unit of time; ``Series.times_from`` says which.
         ``SliceTiming`` beside ``VolumeTiming`` gives the slices times of their own
         (``Series.slice_times``); times that are given hold for all slices.
     modality
@@ -98,7 +93,7 @@ def read_series(
     modality = modality or volume.sidecar.get("Modality")
     if modality is None:
         raise KetyError(f"{path}: no modality given, and none in its sidecar; give CT or MR")
-    found, times_from = bids.frame_times(
+    found, times_from = frame_times(
         times,
         volume.data.shape[3],
         name=path.name,
@@ -114,9 +109,8 @@ def read_series(
     if modality == "CT":
         recorded = bids.exposure(volume.sidecar, name=str(bids.sidecar_path(path)))
     elif modality == "MR" and found.size > 1:
-        interval = float(np.median(np.diff(found)))
         recorded = bids.acquisition(
-            volume.sidecar, interval=interval, name=str(bids.sidecar_path(path))
+            volume.sidecar, interval=step_of(found), name=str(bids.sidecar_path(path))
         )
     return Series(
         volume.data,
@@ -301,11 +295,11 @@ def write_series(
     sidecar: dict[str, Any] = {
         "Modality": series.modality,
         **timing_fields(series),
-        **{_FIELDS.get(key, key): value for key, value in series.acquisition.items()},
+        **{bids.FIELDS.get(key, key): value for key, value in series.acquisition.items()},
         "GeneratedBy": bids.generated_by(),
     }
     volume = Volume(
-        series.data, series.affine, series.source, series.codes, sidecar, _interval(series.times)
+        series.data, series.affine, series.source, series.codes, sidecar, step_of(series.times)
     )
     return write_volume(volume, path, overwrite=overwrite)
 
@@ -338,7 +332,3 @@ def _read(path: Path, series: int | str | None) -> Volume:
     if series is not None:
         raise KetyError(f"{path}: holds one image, not several series to choose {series!r} from")
     return known.codec.read(path)
-
-
-def _interval(times: NDArray[np.float64] | None) -> float | None:
-    return None if times is None else float(np.median(np.diff(times)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,12 +26,11 @@ from kety.io import (
     write_volume,
 )
 from kety.io.atomic import Batch, output_folder
+from kety.io.dicom import find_series, source_headers
+from kety.io.dicom.objects import MAP, kind_of
 from kety.io.formats import Format
 from kety.io.maps import RECORD
 from kety.series import Series, Volume
-
-if TYPE_CHECKING:
-    pass
 
 PathLike = str | os.PathLike[str]
 Which = int | str | None
@@ -99,7 +98,7 @@ def convert(
     """
     target = Path(target)
     file, region = split_region(source)
-    images = None if of is None else _headers(of, series)
+    images = None if of is None else source_headers(of, series)
     if file.is_dir() and _holds_maps(file):
         return _maps(file, target, images, overwrite)
     known = format_of(file)
@@ -176,9 +175,6 @@ def _images(
 
 def _is_dynamic(file: Path, series: Which) -> bool:
     """Whether DICOM images make up a series, not a volume, or volumes of several flip angles."""
-    from kety.io.dicom import find_series
-    from kety.io.dicom.objects import MAP, kind_of
-
     if kind_of(file) == MAP:
         return False
     found = find_series(file)
@@ -231,13 +227,6 @@ def _holds_maps(folder: Path) -> bool:
     if (folder / RECORD).is_file():
         return True
     return any(bool(one.collection.maps_in(folder)) for one in FORMATS if one.folders)
-
-
-def _headers(path: PathLike, series: Which) -> Sequence[Any]:
-    """Headers of the images that something belongs to."""
-    from kety.io.dicom import source_headers
-
-    return source_headers(path, series)
 
 
 def _grid(path: PathLike, series: Which) -> Volume:

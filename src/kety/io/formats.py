@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.series import Series, Volume
 
+ARCHIVES: Final = (*(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),)
+"""Zip, and tar plain or compressed, which hold what a folder may."""
+
 MapWriter = Callable[[BinaryIO, Path, Volume], None]
 """Writes one map to an open file that will have this path."""
 
@@ -141,7 +144,7 @@ FORMATS: Final[tuple[Format, ...]] = (
     Format("nifti", (".nii.gz", ".nii"), "kety.io.nifti"),
     Format(
         "dicom",
-        (".dcm", ".ima", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
+        (".dcm", ".ima", *ARCHIVES),
         "kety.io.dicom",
         folders=True,
         mark=(128, b"DICM"),

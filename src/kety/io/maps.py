@@ -18,6 +18,7 @@ from kety.io import bids
 from kety.io.atomic import Batch, output_folder
 from kety.io.description import add_description
 from kety.io.formats import FORMATS, Format, MapWriter
+from kety.io.frame_times import step_of
 from kety.series import Volume, check_affine, check_same_grid, check_times
 
 if TYPE_CHECKING:
@@ -59,6 +60,33 @@ class FittedMaps:
             return None
         content = np.broadcast_to(np.int8(0), self.maps["status"].shape)
         return Volume(content, self.affine, self.name, self.codes)
+
+
+def fitted_maps(one: Any, name: str) -> FittedMaps:
+    """Maps as they are given to a function: what `kety.fit` returned, a folder, or read already.
+
+    Parameters
+    ----------
+    one
+        An `xarray.Dataset`, a path for `read_maps`, or `FittedMaps`.
+    name
+        What to call a Dataset in messages.
+
+    Raises
+    ------
+    KetyError
+        If it is none of these, and as `read_maps`.
+    """
+    if isinstance(one, FittedMaps):
+        return one
+    if isinstance(one, str | os.PathLike):
+        return read_maps(one)
+    if not hasattr(one, "data_vars") or "status" not in one:
+        raise KetyError(
+            f"{name} is a {type(one).__name__}; give what kety.fit returned, or a folder that "
+            "`kety fit` wrote"
+        )
+    return FittedMaps(one, dict(one.attrs), name)
 
 
 def read_maps(folder: str | os.PathLike[str], *, names: Sequence[str] | None = None) -> FittedMaps:
@@ -239,7 +267,8 @@ def write_maps(
         frames = _map_times(name, array, times)
         if frames is not None:
             sidecar["VolumeTiming"] = frames
-        volumes[name] = Volume(array.to_numpy(), grid, name, codes, sidecar, _interval(frames))
+        step = None if frames is None else step_of(frames)
+        volumes[name] = Volume(array.to_numpy(), grid, name, codes, sidecar, step)
         for known in chosen:
             used = known if frames is None else FORMATS[0]
             path = folder / (stem + used.extensions[0])
@@ -308,10 +337,6 @@ def _writer(
         return known.codec.write
     own = [path for path, (_, one) in paths.items() if one == known]
     return known.collection.map_writer(own, images=images, curves=curves)
-
-
-def _interval(times: NDArray[np.float64] | None) -> float | None:
-    return None if times is None else float(np.median(np.diff(times)))
 
 
 def _map_times(

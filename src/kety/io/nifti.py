@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.io import bids
+from kety.io.failures import decoding
 from kety.series import GRID_TOLERANCE_MM, Volume
 
 # Of levels 1 to 6 the fastest; the slowest, a third slower, saves 2 %.
@@ -45,25 +46,8 @@ def read(path: str | os.PathLike[str]) -> Volume:
         sidecar is not JSON.
     """
     path = Path(path)
-    try:
-        with _open(path) as stream:
-            return _decode(path, stream)
-    except KetyError:
-        raise
-    except FileNotFoundError as error:
-        raise KetyError(f"{path}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise KetyError(f"{path}: is a folder; name the file in it") from error
-    except PermissionError as error:
-        raise KetyError(f"{path}: may not be read; check its permissions") from error
-    except EOFError as error:
-        raise KetyError(f"{path}: is truncated; copy or convert it again") from error
-    except Exception as error:
-        # A damaged file makes the decoders raise nearly anything; the reader's answer is one.
-        raise KetyError(
-            f"{path}: cannot be read as NIfTI ({str(error) or type(error).__name__}); it is "
-            "damaged or of another format, copy or convert it again"
-        ) from error
+    with decoding(path, "NIfTI"), _open(path) as stream:
+        return _decode(path, stream)
 
 
 def write(stream: BinaryIO, path: str | os.PathLike[str], volume: Volume) -> None:

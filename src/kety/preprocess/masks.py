@@ -13,7 +13,13 @@ from kety.errors import KetyError
 from kety.preprocess.enhancing import enhancement_mask
 from kety.preprocess.segment import segment
 from kety.series import Series
-from kety.signal.baseline import Frames, baseline_frames, enhancing_curve, resolve_frames
+from kety.signal.baseline import (
+    Frames,
+    baseline_frames,
+    enhancing_curve,
+    mean_of_frames,
+    resolve_frames,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -159,20 +165,21 @@ def _size(size: ArrayLike) -> NDArray[np.float64]:
 
 
 def _body(series: Series, baseline: Frames | None) -> Mask:
-    image = _mean(series, np.arange(series.times.size))
-    return body_mask(image, _edges(series), series.modality)
+    return body_mask(_mean(series), _edges(series), series.modality)
 
 
 def _air(series: Series, baseline: Frames | None) -> Mask:
-    return air_mask(_mean(series, np.arange(series.times.size)))
+    return air_mask(_mean(series))
 
 
 def _bone(series: Series, baseline: Frames | None) -> Mask:
-    return bone_mask(_mean(series, _before(series, baseline)), _edges(series))
+    before = mean_of_frames(series.data, _before(series, baseline))
+    return bone_mask(before, _edges(series))
 
 
 def _tissue(series: Series, baseline: Frames | None) -> Mask:
-    inside = _body(series, baseline) & ~_air(series, baseline)
+    image = _mean(series)
+    inside = body_mask(image, _edges(series), series.modality) & ~air_mask(image)
     return np.asarray(inside & ~_bone(series, baseline))
 
 
@@ -235,12 +242,8 @@ def _edges(series: Series) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(series.affine[:3, :3], axis=0))
 
 
-def _mean(series: Series, frames: NDArray[np.intp]) -> NDArray[np.float64]:
-    total = np.zeros(series.shape)
-    with np.errstate(invalid="ignore"):
-        for frame in frames:
-            total += series.data[..., frame]
-    return total / frames.size
+def _mean(series: Series) -> NDArray[np.float64]:
+    return mean_of_frames(series.data, np.arange(series.times.size))
 
 
 def _before(series: Series, baseline: Frames | None) -> NDArray[np.intp]:

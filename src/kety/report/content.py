@@ -201,9 +201,7 @@ class Study:
     @property
     def curve_axis(self) -> str:
         """Axis label of tissue and input curves."""
-        named = {"mM": "concentration", "mg/mL": "iodine concentration"}
-        name = named.get(self.curve_units, "enhancement")
-        return f"{name} ({self.curve_units})" if self.curve_units else name
+        return curve_axis(self.curve_units)
 
     def values(self, name: str) -> NDArray[Any]:
         """Return a map as an array of the maps' shape."""
@@ -247,6 +245,13 @@ class Study:
         values = self.finite(name)
         low, high = np.percentile(values, [2.0, 98.0]) if values.size else (0.0, 1.0)
         return float(low), float(high)
+
+
+def curve_axis(unit: str) -> str:
+    """Return the axis label of curves in a unit, "" where it is not known."""
+    named = {"mM": "concentration", "mg/mL": "iodine concentration"}
+    name = named.get(unit, "enhancement")
+    return f"{name} ({unit})" if unit else name
 
 
 def quantity(study: Study, name: str) -> Markup:

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from kety.io.atomic import Batch, output_folder
+from kety.report.content import curve_axis
 from kety.report.curves import input_charts
 from kety.report.vessel import vessel_blocks
 
@@ -50,19 +51,17 @@ def write_input_page(
     title
         Heading.
     unit
-        Of the input, ``"HU"`` or ``"mM"``.
+        Of the input, ``"HU"``, ``"mg/mL"`` or ``"mM"``.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    known = {"HU": "enhancement (HU)", "mM": "concentration (mM)", "mg/mL": "iodine (mg/mL)"}
-    axis = known.get(unit, "concentration")
     sections = [
         (
             _Heading("input", "Input curve", "The curve that would drive a model."),
-            input_charts(aif, times, axis, unit),
+            input_charts(aif, times, curve_axis(unit), unit),
         )
     ]
     if vessel is not None:

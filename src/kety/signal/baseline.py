@@ -292,6 +292,16 @@ def check_series(name: str, data: ArrayLike, axis: str) -> NDArray[Any]:
     return values
 
 
+def mean_of_frames(data: NDArray[Any], frames: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Mean (...) of some frames of a series (..., T), in its memory order."""
+    mean = np.zeros_like(data[..., 0], dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        for frame in frames:
+            mean += data[..., frame]
+        mean /= frames.size
+    return mean
+
+
 def memory_order(data: NDArray[Any]) -> Any:
     """'F' where flattening the leading axes in Fortran order needs no copy, else 'C'."""
     return "F" if data.flags.f_contiguous and not data.flags.c_contiguous else "C"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.signal.baseline import Frames, check_series, resolve_frames
+from kety.signal.baseline import Frames, check_series, mean_of_frames, resolve_frames
 from kety.voxels import AboveLevel
 
 EFFECTIVE_KEV: Final[Mapping[float, float]] = MappingProxyType(
@@ -125,10 +125,6 @@ def above_baseline(hu: ArrayLike, baseline: Frames) -> AboveLevel:
     """As `enhancement`, but computed where it is read: besides `hu` one volume is kept."""
     data = check_series("hu", hu, "T")
     frames = resolve_frames(baseline, data.shape[-1])
-    level = np.zeros_like(data[..., 0], dtype=np.float64)  # in the memory order of the data
-    with np.errstate(invalid="ignore"):
-        for frame in frames:
-            level += data[..., frame]
-        level /= frames.size
+    level = mean_of_frames(data, frames)
     level[~np.isfinite(level)] = np.nan
     return AboveLevel(data, np.asarray(level, dtype=np.result_type(data.dtype, np.float32)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.signal.baseline import blocks, check_series, flat_mask, memory_order
+from kety.voxels import AboveLevel, Voxels, voxels_of
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +27,9 @@ KVP_EXPONENT: Final = 2.6
 """Dose at one tube current goes with about this power of the tube voltage."""
 
 
-def frame_noise(data: ArrayLike, times: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+def frame_noise(
+    data: ArrayLike | AboveLevel, times: ArrayLike, mask: ArrayLike | None = None
+) -> Floats:
     """Standard deviation of the noise of every frame, from the series.
 
     Three neighbouring frames of a voxel that changes little lie on a straight line but for noise:
@@ -38,8 +40,8 @@ def frame_noise(data: ArrayLike, times: ArrayLike, mask: ArrayLike | None = None
 
     It is the noise of a frame relative to others that this tells best, for weights: what differs
     between voxels is averaged. Noise that neighbouring frames share, as after temporal filtering,
-    is not seen, and motion counts as noise, in the frames where it happens. On a simulated abdomen
-    (48,000 voxels, two doses) frames were 1 % off, the first and last up to 5 %.
+    is not seen, and motion counts as noise, in the frames where it happens. On simulated abdomens
+    (48,000 voxels, phases of two doses) frames were 0.9 to 1.4 % off, the worst 7 %.
 
     Parameters
     ----------
@@ -62,17 +64,13 @@ def frame_noise(data: ArrayLike, times: ArrayLike, mask: ArrayLike | None = None
     """
     from scipy.optimize import nnls
 
-    series = check_series("data", data, "T")
     seconds = np.asarray(times, dtype=np.float64)
     frames = seconds.size
-    if seconds.shape != series.shape[-1:] or not (np.diff(seconds) > 0).all():
-        raise KetyError(
-            f"times must increase, one for each of {series.shape[-1]} frames; found shape "
-            f"{seconds.shape}"
-        )
+    if seconds.ndim != 1 or not (np.diff(seconds) > 0).all():
+        raise KetyError(f"times must increase, one for each frame; found shape {seconds.shape}")
     if frames < _FEWEST_FRAMES:
         raise KetyError(f"{frames} frames are too few to tell their noise; at least 6 are needed")
-    values = _calm(series, mask)
+    values = _calm(voxels_of(data, frames, mask))
     triples = _triples(frames)
     rows = np.zeros((len(triples), frames))
     variance = np.zeros(len(triples))
@@ -130,14 +128,11 @@ def _triples(frames: int) -> list[tuple[int, int, int]]:
     return sorted(set(found))
 
 
-def _calm(series: NDArray[Any], mask: ArrayLike | None) -> Floats:
+def _calm(image: Voxels) -> Floats:
     """Curves (V, T) of the voxels that change least, of an even sample."""
-    order = memory_order(series)
-    voxels = flat_mask(mask, series.shape[:-1], order)
-    step = max(1, voxels.size // MOST_VOXELS)
-    rows = series.reshape(-1, series.shape[-1], order=order)
-    parts = [rows[block] for block in blocks(voxels[::step], series.shape[-1])]
-    values = np.concatenate(parts).astype(np.float64)
+    inside = np.arange(image.count) if image.rows is None else image.rows
+    step = max(1, inside.size // MOST_VOXELS)
+    values = image.curves[inside[::step]].astype(np.float64)
     values = values[np.isfinite(values).all(axis=1)]
     if len(values) < _FEWEST_VOXELS:
         raise KetyError(

@@ -186,9 +186,8 @@ def simulate_abdomen(
         image = enhancement({name: truth[name][:, :, k] for name in FREE}, own_times[k], aif)
         image += baseline[:, :, k, None]
         if sd.any():
-            one = float(sd[0]) if np.ptp(sd) == 0.0 else 1.0
-            grain = gaussian(image.shape, one, seed=stream, fwhm=in_plane)
-            image += grain if np.ptp(sd) == 0.0 else grain * sd.astype(np.float32)
+            grain = gaussian(image.shape, 1.0, seed=stream, fwhm=in_plane)
+            image += grain * sd.astype(np.float32)
         data[:, :, k] = np.clip(np.rint(image), *CT_RANGE) if rounded else image
 
     body = labels != LABELS["air"]

@@ -11,7 +11,7 @@ from kety.io.dicom.objects import (
     read_mask,
     write_mask,
 )
-from kety.io.dicom.reading import read, read_grid, read_series, source_headers, source_name
+from kety.io.dicom.reading import read, read_grid, read_series, source_headers
 
 __all__ = [
     "Found",
@@ -27,7 +27,6 @@ __all__ = [
     "read_mask",
     "read_series",
     "source_headers",
-    "source_name",
     "without_patients",
     "write_mask",
 ]

@@ -24,17 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, Final, NoReturn, cast
 
 from kety.errors import KetyError
-
-TARS: Final = (
-    ".tar",
-    ".tar.gz",
-    ".tgz",
-    ".tar.bz2",
-    ".tbz2",
-    ".tar.xz",
-    ".txz",
-)
-ARCHIVES: Final = (".zip", *TARS)
+from kety.io.formats import ARCHIVES
 
 MOST_FILES: Final = 1_000_000
 MOST_BYTES: Final = 256 << 30
@@ -48,6 +38,7 @@ _COMPRESSIONS: Final[Mapping[bytes, Callable[[Path], object]]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
+_UNPACK: Final = "unpack the archive and name the folder"
 _DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]")
 _DAMAGE: Final[tuple[type[Exception], ...]] = (
     tarfile.TarError,
@@ -56,7 +47,7 @@ _DAMAGE: Final[tuple[type[Exception], ...]] = (
     lzma.LZMAError,
     EOFError,
     OSError,
-    RuntimeError,  # NotImplementedError among them: an unknown method of compression
+    RuntimeError,
     ValueError,
 )
 
@@ -185,6 +176,9 @@ def _zipped(
                 try:
                     with archive.open(member) as packed:
                         stream = _spooled(cast(BinaryIO, packed))
+                except NotImplementedError:
+                    report(Problem(member.filename, f"is packed by another method; {_UNPACK}"))
+                    continue
                 except _DAMAGE as error:
                     report(Problem(member.filename, f"is damaged in the archive ({error})"))
                     continue
@@ -270,8 +264,7 @@ class _Meter:
 
     def _refuse(self, excess: str) -> NoReturn:
         raise KetyError(
-            f"{self._path}: is refused, it holds {excess}; if it is to be trusted, unpack it and "
-            "name the folder"
+            f"{self._path}: is refused, it holds {excess}; if it is to be trusted, {_UNPACK}"
         )
 
 
@@ -282,6 +275,8 @@ def _undamaged(path: Path) -> Iterator[None]:
         yield
     except KetyError:
         raise
+    except NotImplementedError as error:
+        raise KetyError(f"{path}: cannot be unpacked here ({error}); {_UNPACK}") from error
     except _DAMAGE as error:
         raise KetyError(
             f"{path}: is damaged or no such archive ({str(error) or type(error).__name__}); copy "

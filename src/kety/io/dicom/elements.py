@@ -2,7 +2,8 @@
 
 A folder holds tens of thousands of files, of each of which some forty values are needed. The
 encoding is that of PS3.5, section 7, and PS3.10, section 7; sequences are stepped over. Big and
-little endian, implicit and explicit value representations and deflated files are read.
+little endian, implicit and explicit value representations and deflated files are read. Single
+elements are encoded too, for what is written by the thousand.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ NATIVE: Final = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
 
 PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
+CLASS: Final = 0x00080016
+"""Tag of the SOP class: what kind of object a file holds."""
+
+NOT_DICOM: Final = "is not DICOM"
+
 _PREAMBLE: Final = 132
-_CLASS: Final = 0x00080016
 _META_SYNTAX: Final = 0x00020010
 _FIRST_READ: Final = 32 << 10
 _LARGEST_HEADER: Final = 256 << 20
@@ -101,7 +106,7 @@ def read_elements(
     stream.seek(0)
     buffer = stream.read(_FIRST_READ)
     if buffer[128:_PREAMBLE] != b"DICM":
-        raise NotReadable("is not DICOM" if buffer else "is empty")
+        raise NotReadable(NOT_DICOM if buffer else "is empty")
     while True:
         try:
             return _read(buffer, size, wanted, binary, images)
@@ -141,7 +146,7 @@ def _read(
         tag, kind, length, start = walk.element(at)
         if tag in PIXELS:
             break
-        if tag > last and values.get(_CLASS) not in images:
+        if tag > last and values.get(CLASS) not in images:
             return Elements(values, syntax, 0, 0)
         if length == _UNDEFINED:
             at = walk.past_sequence(start, kind, 0)
@@ -179,9 +184,12 @@ def _meta(buffer: bytes) -> tuple[str, int]:
 def _inflated(packed: bytes) -> bytes:
     try:
         decoder = zlib.decompressobj(-zlib.MAX_WBITS)
-        return decoder.decompress(packed, _LARGEST_HEADER)
+        content = decoder.decompress(packed, _LARGEST_HEADER)
     except zlib.error as error:
         raise NotReadable(f"cannot be inflated ({error})") from None
+    if len(content) < 8:
+        raise _Cut
+    return content
 
 
 def _check_encoding(buffer: bytes, at: int, order: str, explicit: bool) -> None:
@@ -248,6 +256,14 @@ class _Walk:
                 at = self.past_sequence(start, kind, depth + 1)
             else:
                 at = start + length
+
+
+def encoded(tag: int, kind: bytes, value: bytes) -> bytes:
+    """An element in explicit VR little endian, its value padded to an even length (PS3.5, 7.1)."""
+    if len(value) % 2:
+        value += b"\0" if kind == b"UI" else b" "
+    form = "<HH2s2xL" if kind in _LONG else "<HH2sH"
+    return struct.pack(form, tag >> 16, tag & 0xFFFF, kind, len(value)) + value
 
 
 def _text(value: bytes, kind: bytes, order: str) -> str:

@@ -85,10 +85,8 @@ def frames_of(volume: Volume, like: Floats | None = None) -> Frames:
             f"{name}: the axes of its grid are not at right angles (cosine {skew:.3g}), and a "
             "DICOM object cannot say so; resample it, or write it as NIfTI"
         )
-    axes, wanted = (None, None) if like is None else _matched(units, like)
-    if axes is None or wanted is None:
-        axes, wanted = _usual(units)
-    columns, rows = axes
+    matched = None if like is None else _matched(units, like)
+    (columns, rows), wanted = matched or _usual(units)
     third = 3 - columns - rows
     goals = np.stack([wanted[0], wanted[1], np.cross(wanted[0], wanted[1])])
     data, start = volume.data, affine[:3, 3].copy()
@@ -189,12 +187,12 @@ def affine_of(
     return LPS @ affine
 
 
-def _matched(units: Floats, like: Floats) -> tuple[tuple[int, int] | None, Floats]:
-    """The axes parallel to the directions of ``like``; None where there are none."""
+def _matched(units: Floats, like: Floats) -> tuple[tuple[int, int], Floats] | None:
+    """The axes parallel to the directions of ``like``, and these; None where there are none."""
     alike = np.abs(like @ units)
     columns, rows = (int(axis) for axis in alike.argmax(axis=1))
     if columns == rows or alike.max(axis=1).min() < 1 - PARALLEL:
-        return None, like
+        return None
     return (columns, rows), like
 
 

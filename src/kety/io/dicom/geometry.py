@@ -15,19 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
+from kety.io.dicom.frames import LPS
 from kety.io.dicom.headers import Header, Image
 
-LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 SAME_DIRECTION: Final = 1e-3
 """Largest difference of direction cosines, and of spacings in mm, that count as equal."""
 
 _SAME_POSITION_MM: Final = 0.01
-_SAME_POSITION_SHARE: Final = (
-    0.1  # of the slice thickness: a table does not stop twice at one place
-)
-_UNEVEN_SHARE: Final = (
-    0.05  # of the distance of two slices: positions are rounded to 0.1 mm by some
-)
+# Of the slice thickness: a table does not stop twice at one place.
+_SAME_POSITION_SHARE: Final = 0.1
+# Of the distance of two slices: positions are rounded to 0.1 mm by some.
+_UNEVEN_SHARE: Final = 0.05
 _LEAST_TOLERANCE_MM: Final = 0.01
 _ONE_DEGREE: Final = float(np.cos(np.radians(1.0)))
 
@@ -93,7 +91,7 @@ def stack(images: Sequence[Image]) -> Stack:
     affine[:3, 1] = down * header.spacing[0]
     affine[:3, 2] = step
     affine[:3, 3] = centres[0]
-    return Stack(LPS_TO_RAS @ affine, slices)
+    return Stack(LPS @ affine, slices)
 
 
 def _directions(header: Header) -> tuple[Floats, Floats]:
@@ -106,7 +104,10 @@ def _directions(header: Header) -> tuple[Floats, Floats]:
         )
     across, down = directions / lengths[:, None]
     if abs(across @ down) > SAME_DIRECTION:
-        raise KetyError(f"its rows and columns are not at right angles: {header.orientation}")
+        raise KetyError(
+            f"its rows and columns are not at right angles: {header.orientation}; export the "
+            "series again"
+        )
     return across, down
 
 

@@ -210,7 +210,7 @@ class HeaderReader:
         if values.whole("SamplesPerPixel", 1) != 1:
             raise NotReadable("is a colour image")
         header = _header(values, found.syntax)
-        offset = _offset(values, header, found, frame, of)
+        offset = _offset(header, found, frame, of)
         zone = values.text("TimezoneOffsetFromUTC")
         clock = values.text("AcquisitionTime")
         position = values.numbers("ImagePositionPatient", 3)
@@ -299,7 +299,7 @@ def _acquisition(values: Values) -> Iterator[tuple[str, float]]:
             yield name, value / per_unit
 
 
-def _offset(values: Values, header: Header, found: Elements, frame: int, of: int) -> int:
+def _offset(header: Header, found: Elements, frame: int, of: int) -> int:
     """Where the frame's pixels begin; 0 where they need a decoder."""
     allocated, stored, high = header.bits
     simple = allocated == 16 or (allocated == 8 and header.syntax != EXPLICIT_BIG)

@@ -69,10 +69,12 @@ def planes_of(dataset: Dataset, name: str) -> Planes:
             items = holder.get(macro)
             if items and items[0].get(keyword) is not None:
                 return items[0].get(keyword)
-        raise KetyError(f"{name}: a frame has no {keyword}, so its place is not known")
+        raise KetyError(
+            f"{name}: a frame has no {keyword}, so its place is not known; export it again"
+        )
 
     if not groups:
-        raise KetyError(f"{name}: holds no frames, or does not say where they lie")
+        raise KetyError(f"{name}: holds no frames, or does not say where they lie; export it again")
     orientation = [value(g, "PlaneOrientationSequence", "ImageOrientationPatient") for g in groups]
     position = [value(g, "PlanePositionSequence", "ImagePositionPatient") for g in groups]
     spacing = value(groups[0], "PixelMeasuresSequence", "PixelSpacing")
@@ -86,6 +88,18 @@ def planes_of(dataset: Dataset, name: str) -> Planes:
         float(thickness),
         None if between is None else float(between),
     )
+
+
+def decoded_pixels(dataset: Dataset, shape: tuple[int, int, int], name: str) -> NDArray[Any]:
+    """The stored values of whole numbers, (N, rows, columns); KetyError where they are damaged."""
+    try:
+        return np.asarray(dataset.pixel_array).reshape(shape)
+    except Exception as error:
+        # Decoders raise nearly anything for a damaged or missing image.
+        raise KetyError(
+            f"{name}: its pixels cannot be read ({str(error) or type(error).__name__}); copy it "
+            "again, or convert it to an uncompressed transfer syntax"
+        ) from error
 
 
 def measures_of(frames: Frames) -> tuple[Any, Any, Any]:

@@ -16,8 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.io import bids
 from kety.io.dicom import parametric, rtstruct, segmentation
+from kety.io.dicom.elements import CLASS, NotReadable, read_elements
 from kety.io.dicom.origin import origin_of
 from kety.io.dicom.regions import Region
+from kety.io.failures import decoding
 from kety.io.formats import MapWriter
 from kety.series import Series, Volume
 
@@ -34,31 +36,15 @@ KINDS: Final[Mapping[str, str]] = {
 }
 """Objects that hold a result, by SOP class."""
 
-_PREAMBLE: Final = 128
-_MAGIC: Final = b"DICM"
-
-
-def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a file says that it is DICOM; False for what cannot be read."""
-    try:
-        with Path(path).open("rb") as stream:
-            return stream.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
-    except OSError:
-        return False
-
 
 def kind_of(path: str | os.PathLike[str]) -> str | None:
     """What kind of result a DICOM file holds; None for anything else, or no DICOM at all."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    if not is_dicom(path):
-        return None
     try:
-        dataset = dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True)
-    except (InvalidDicomError, OSError, ValueError, EOFError):
+        with Path(path).open("rb") as stream:
+            found = read_elements(stream, (CLASS,), {}, ())
+    except (OSError, NotReadable):
         return None
-    return KINDS.get(str(dataset.get("SOPClassUID")))
+    return KINDS.get(found.values.get(CLASS, ""))
 
 
 def read_map(path: str | os.PathLike[str]) -> Volume:
@@ -206,20 +192,8 @@ def _kind(dataset: Dataset) -> str | None:
 
 @contextmanager
 def _parsed(path: Path, *, stop_before_pixels: bool = False) -> Iterator[Dataset]:
-    """What is in a file. Whatever goes wrong in parsing it, then or later, is one KetyError."""
+    """What is in a file, for as long as it may be parsed."""
     from pydicom import dcmread
 
-    try:
+    with decoding(path, "DICOM"):  # elements are parsed when they are looked at
         yield dcmread(path, stop_before_pixels=stop_before_pixels)
-    except KetyError:
-        raise
-    except FileNotFoundError as error:
-        raise KetyError(f"{path}: there is no such file") from error
-    except PermissionError as error:
-        raise KetyError(f"{path}: may not be read; check its permissions") from error
-    except Exception as error:
-        # Elements are parsed when they are looked at, and damage raises nearly anything.
-        raise KetyError(
-            f"{path}: cannot be read as DICOM ({str(error) or type(error).__name__}); it is "
-            "damaged or of another format, copy it again"
-        ) from error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kety.errors import KetyError
 from kety.io.dicom.codes import Code
 from kety.io.dicom.frames import PARALLEL, Frames, snapped
+from kety.io.dicom.headers import CT
 from kety.io.dicom.multiframe import planes_of
 from kety.io.dicom.references import References, refer, references_of
 from kety.version import __version__
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MAKER: Final = "kety"
-_CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 _PLACE: Final = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
 # Type 2 in every object: may be empty, must be there.
 _EMPTY: Final = (
@@ -35,6 +35,15 @@ _EMPTY: Final = (
     "StudyDate",
     "StudyTime",
     "ReferringPhysicianName",
+)
+
+# What a multi-frame image has, and a single-frame one must not.
+_OF_FRAMES: Final = (
+    "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+    "NumberOfFrames",
+    "DimensionIndexSequence",
+    "DimensionOrganizationSequence",
 )
 
 
@@ -221,13 +230,10 @@ def _template(
     for keyword in ("FrameOfReferenceUID", "SOPInstanceUID", "SeriesInstanceUID"):
         if not header.get(keyword):
             setattr(header, keyword, generate_uid(prefix=None))
-    for keyword in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+    for keyword in _OF_FRAMES:
         if keyword in header:
             delattr(header, keyword)
-    for keyword in ("NumberOfFrames", "DimensionIndexSequence", "DimensionOrganizationSequence"):
-        if keyword in header:
-            delattr(header, keyword)
-    header.SOPClassUID = _CT
+    header.SOPClassUID = CT
     header.Rows, header.Columns = shape
     directions = np.eye(3)[:2] if orientation is None else orientation
     header.ImageOrientationPatient = [float(f"{x:.12f}") for x in directions.ravel()]

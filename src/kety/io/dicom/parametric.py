@@ -28,7 +28,7 @@ from kety.io.dicom.codes import (
     units_of,
 )
 from kety.io.dicom.frames import frames_of
-from kety.io.dicom.multiframe import measures_of, placed_frames
+from kety.io.dicom.multiframe import decoded_pixels, measures_of, placed_frames
 from kety.io.dicom.origin import MAKER, Origin, derive, equipment
 from kety.series import Volume
 
@@ -237,7 +237,10 @@ def _mapping(dataset: Dataset, name: str) -> Dataset:
         for item in group.get(keyword) or ()
     ]
     if not items:
-        raise KetyError(f"{name}: does not say what its values are (no real-world value mapping)")
+        raise KetyError(
+            f"{name}: does not say what its values are (no real-world value mapping); export it "
+            "again with one"
+        )
     first: Dataset = items[0]
     for item in items:
         same = (item.get("LUTLabel"), item.get("RealWorldValueSlope")) == (
@@ -264,14 +267,7 @@ def _pixels(dataset: Dataset, name: str) -> NDArray[Any]:
             raise KetyError(f"{name}: is truncated; copy it again")
         pixels: NDArray[Any] = np.frombuffer(content, kind, int(np.prod(shape))).reshape(shape)
         return pixels
-    try:
-        return np.asarray(dataset.pixel_array).reshape(shape)
-    except Exception as error:
-        # Decoders raise nearly anything for a damaged or missing image.
-        raise KetyError(
-            f"{name}: its pixels cannot be read ({str(error) or type(error).__name__}); copy it "
-            "again, or convert it to an uncompressed transfer syntax"
-        ) from error
+    return decoded_pixels(dataset, shape, name)
 
 
 def name_in(dataset: Dataset, mapping: Dataset | None = None) -> str:

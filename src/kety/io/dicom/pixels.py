@@ -185,7 +185,8 @@ def _decoded(stream: BinaryIO, file: str, images: Sequence[Image]) -> Iterator[N
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise KetyError(
-            f"{file}: is compressed by {syntax.name}, which cannot be read; convert it first"
+            f"{file}: its transfer syntax {syntax.name} cannot be decoded; convert the images to "
+            "an uncompressed one, such as Explicit VR Little Endian, or export them so"
         ) from None
     if not decoder.is_available:
         raise MissingDependencyError(
@@ -198,7 +199,10 @@ def _decoded(stream: BinaryIO, file: str, images: Sequence[Image]) -> Iterator[N
         frames = iter_pixels(source, indices=[image.frame for image in images], raw=True)
         for values in frames:
             if values.shape != (header.rows, header.columns):
-                raise KetyError(f"{file}: holds frames of shape {values.shape}")
+                raise KetyError(
+                    f"{file}: holds frames of shape {values.shape}, but its header says "
+                    f"{(header.rows, header.columns)}; export it again"
+                )
             yield values
     except (MemoryError, KetyError):
         raise

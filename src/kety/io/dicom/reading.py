@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from kety.errors import KetyError
 from kety.io import bids
 from kety.io.dicom.archive import Problem, each_file
+from kety.io.dicom.elements import NOT_DICOM
 from kety.io.dicom.geometry import Stack
 from kety.io.dicom.grouping import FoundSeries
 from kety.io.dicom.headers import Header, Image
@@ -22,12 +23,12 @@ from kety.io.dicom.index import Found, find_series
 from kety.io.dicom.objects import MAP, kind_of, read_map
 from kety.io.dicom.phases import Phases, without_times
 from kety.io.dicom.pixels import load
+from kety.io.frame_times import frame_times, read_times
 from kety.series import GRID_TOLERANCE_MM, Series, Volume
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-NOT_DICOM = "is not DICOM"
 _SHARED = (
     "SOPClassUID",
     "StudyInstanceUID",
@@ -240,21 +241,22 @@ def _times(
         if phases.order_from != phases.times_from:
             words += f", phases by {phases.order_from}"
         return phases.times, words, phases.slice_times
-    listed: Any = bids.read_times(times) if isinstance(times, str | os.PathLike) else times
+    listed: Any = read_times(times) if isinstance(times, str | os.PathLike) else times
     # Those of the phases that are left may be given as well as those of all.
     kept = phases.kept
     if np.ndim(listed) == 1 and len(listed) == kept.sum():
         kept = np.ones(len(listed), dtype=np.bool_)
-    given, words = bids.frame_times(times, kept.size, name=name, sidecar={}, interval=None)
+    given, words = frame_times(times, kept.size, name=name, sidecar={}, interval=None)
     return given[kept], f"{words}, phases by {phases.order_from}", None
 
 
 def _flip_angles(found: Found) -> list[FoundSeries]:
     """The single volumes of a grid that differ in their flip angle, in its order; or none."""
     usable = [one for one in found.series if not one.aside]
-    angles = [dict(one.header.acquisition).get("flip_angle", 0.0) for one in usable]
-    if len(usable) < 2 or found.patients > 1 or len(set(angles)) < len(angles):
-        return []
+    known = [dict(one.header.acquisition).get("flip_angle") for one in usable]
+    angles = [angle for angle in known if angle is not None]
+    if len(angles) < 2 or found.patients > 1 or len(set(angles)) < len(known):
+        return []  # one, of several patients, or of equal or unknown angles
     first = usable[0]
     for one in usable:
         if one.frames != 1 or one.problem or one.shape != first.shape:
@@ -269,13 +271,9 @@ def _sidecar(series: Sequence[FoundSeries]) -> dict[str, Any]:
     """The metadata of a volume or stack by BIDS names."""
     known = [dict(one.header.acquisition) for one in series]
     sidecar: dict[str, Any] = {"Modality": series[0].header.modality}
-    if "repetition_time" in known[0]:
-        sidecar["RepetitionTimeExcitation"] = known[0]["repetition_time"]
-    if "echo_time" in known[0]:
-        sidecar["EchoTime"] = known[0]["echo_time"]
-    if all("flip_angle" in one for one in known):
-        angles = [one["flip_angle"] for one in known]
-        sidecar["FlipAngle"] = angles if len(angles) > 1 else angles[0]
+    sidecar |= {bids.FIELDS[name]: value for name, value in known[0].items()}
+    if len(known) > 1:  # volumes of several flip angles
+        sidecar["FlipAngle"] = [one["flip_angle"] for one in known]
     return sidecar
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from kety.io.dicom.codes import Code
+from kety.io.dicom.elements import encoded
 from kety.io.dicom.frames import PARALLEL, Frames
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def references_of(origin: Origin, frames: Frames, derivation: Code) -> Reference
         frames.spacing, origin.spacing, rtol=1e-5
     )
     common = _sequence(_PURPOSE_CODE, _coded(_PURPOSE))
-    preserved = _element(_PRESERVED, b"CS", b"YES" if same_grid else b"NO")
+    preserved = encoded(_PRESERVED, b"CS", b"YES" if same_grid else b"NO")
     made = []
     for at in frames.positions @ normal:
         near = np.flatnonzero(np.abs(depth - at) <= 0.499 * frames.thickness)
@@ -106,40 +107,31 @@ def _key(depth: float) -> int:
 def _by_series(origin: Origin) -> bytes:
     instances: dict[str, dict[str, bytes]] = {}
     for one in origin.frames:
-        reference = _element(_SOP_CLASS, b"UI", one.sop_class.encode())
-        reference += _element(_SOP_INSTANCE, b"UI", one.sop_instance.encode())
+        reference = encoded(_SOP_CLASS, b"UI", one.sop_class.encode())
+        reference += encoded(_SOP_INSTANCE, b"UI", one.sop_instance.encode())
         instances.setdefault(one.series, {}).setdefault(one.sop_instance, reference)
     return b"".join(
-        _item(_sequence(_INSTANCES, *found.values()) + _element(_SERIES_UID, b"UI", uid.encode()))
+        _item(_sequence(_INSTANCES, *found.values()) + encoded(_SERIES_UID, b"UI", uid.encode()))
         for uid, found in instances.items()
     )
 
 
 def _instance(frame: SourceFrame) -> bytes:
-    content = _element(_SOP_CLASS, b"UI", frame.sop_class.encode())
-    content += _element(_SOP_INSTANCE, b"UI", frame.sop_instance.encode())
+    content = encoded(_SOP_CLASS, b"UI", frame.sop_class.encode())
+    content += encoded(_SOP_INSTANCE, b"UI", frame.sop_instance.encode())
     if frame.number is not None:
-        content += _element(_FRAME, b"IS", str(frame.number).encode())
+        content += encoded(_FRAME, b"IS", str(frame.number).encode())
     return content
 
 
 def _coded(code: Code) -> bytes:
-    content = _element(_CODE, b"SH", code.value.encode())
-    content += _element(_SCHEME, b"SH", code.scheme.encode())
-    return content + _element(_MEANING, b"LO", code.meaning.encode())
-
-
-def _element(tag: int, kind: bytes, value: bytes) -> bytes:
-    """An element in explicit VR little endian, its value padded to an even length (PS3.5, 7.1)."""
-    if len(value) % 2:
-        value += b"\0" if kind == b"UI" else b" "
-    head = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, kind, len(value))
-    return head + value
+    content = encoded(_CODE, b"SH", code.value.encode())
+    content += encoded(_SCHEME, b"SH", code.scheme.encode())
+    return content + encoded(_MEANING, b"LO", code.meaning.encode())
 
 
 def _sequence(tag: int, *items: bytes) -> bytes:
-    content = b"".join(map(_item, items))
-    return struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, b"SQ", 0, len(content)) + content
+    return encoded(tag, b"SQ", b"".join(map(_item, items)))
 
 
 def _item(content: bytes) -> bytes:

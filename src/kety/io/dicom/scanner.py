@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from kety.errors import KetyError
 from kety.io.atomic import new_folder
+from kety.io.dicom.elements import encoded
+from kety.io.dicom.frames import LPS
+from kety.io.dicom.headers import CT
 from kety.io.dicom.identifiers import uid_of
 from kety.series import Series
 from kety.version import __version__
@@ -36,10 +39,7 @@ AIR: Final = -1024
 """HU of a stored 0."""
 LARGEST: Final = 4095
 """Of 12 stored bits."""
-_CT_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
 _PARALLEL: Final = 1e-6
-_LPS: Final = np.array([-1.0, -1.0, 1.0])
-"""From RAS+ to the patient's axes of DICOM."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _files(series: Series, exposure: Exposure) -> Iterator[bytes]:
             pixels = _stored(series.data[:, :, index, phase], series.source)
             when = exposure.start + timedelta(seconds=float(times[index, phase]))
             parts = common | planes[index] | _image(uid, instance, phase + 1, when)
-            parts[0x7FE00010] = _element(0x7FE00010, "OW", pixels.tobytes(order="F"))
+            parts[0x7FE00010] = encoded(0x7FE00010, b"OW", pixels.tobytes(order="F"))
             yield _head(meta, uid) + b"".join(parts[tag] for tag in sorted(parts))
 
 
@@ -132,7 +132,7 @@ def _common(series: Series, exposure: Exposure, identity: bytes) -> Dataset:
     rows, columns = series.shape[1], series.shape[0]
     day, clock = f"{exposure.start:%Y%m%d}", f"{exposure.start:%H%M%S}"
     values: dict[str, Any] = {
-        "SOPClassUID": _CT_IMAGE,
+        "SOPClassUID": CT,
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
         "StudyDate": day,
         "SeriesDate": day,
@@ -198,7 +198,8 @@ class _Grid:
 
 def _geometry(series: Series) -> _Grid:
     """The grid of a series; KetyError where its axes are no stack of slices."""
-    axes = _LPS[:, None] * series.affine[:3, :3]
+    affine = LPS @ series.affine
+    axes = affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     rows, columns, normal = (axes / spacing).T
     if np.abs(np.cross(rows, columns) - normal).max() > _PARALLEL:
@@ -206,7 +207,7 @@ def _geometry(series: Series) -> _Grid:
             f"{series.source}: its axes are no stack of slices, each above the other along first "
             f"axis x second axis; found the affine {series.affine.tolist()}; resample or flip it"
         )
-    return _Grid(rows, columns, normal, _LPS * series.affine[:3, 3], spacing)
+    return _Grid(rows, columns, normal, affine[:3, 3], spacing)
 
 
 def _plane(grid: _Grid, index: int) -> Dataset:
@@ -228,26 +229,17 @@ def _image(uid: str, instance: int, phase: int, when: datetime) -> dict[int, byt
     """What only one file says, its identity and its time, by tag."""
     day, clock = f"{when:%Y%m%d}", f"{when:%H%M%S.%f}"
     elements = (
-        (0x00080018, "UI", uid),  # SOP Instance UID
-        (0x00080022, "DA", day),  # Acquisition Date
-        (0x00080023, "DA", day),  # Content Date
-        (0x0008002A, "DT", day + clock),  # Acquisition DateTime
-        (0x00080032, "TM", clock),  # Acquisition Time
-        (0x00080033, "TM", clock),  # Content Time
-        (0x00200012, "IS", str(phase)),  # Acquisition Number
-        (0x00200013, "IS", str(instance)),  # Instance Number
-        (0x00200100, "IS", str(phase)),  # Temporal Position Identifier
+        (0x00080018, b"UI", uid),  # SOP Instance UID
+        (0x00080022, b"DA", day),  # Acquisition Date
+        (0x00080023, b"DA", day),  # Content Date
+        (0x0008002A, b"DT", day + clock),  # Acquisition DateTime
+        (0x00080032, b"TM", clock),  # Acquisition Time
+        (0x00080033, b"TM", clock),  # Content Time
+        (0x00200012, b"IS", str(phase)),  # Acquisition Number
+        (0x00200013, b"IS", str(instance)),  # Instance Number
+        (0x00200100, b"IS", str(phase)),  # Temporal Position Identifier
     )
-    return {tag: _element(tag, kind, value.encode()) for tag, kind, value in elements}
-
-
-def _element(tag: int, kind: str, value: bytes) -> bytes:
-    """An element as explicit little-endian bytes, its value of even length (PS3.5, 7.1.2)."""
-    if len(value) % 2:
-        value += b"\0" if kind == "UI" else b" "
-    start = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, kind.encode())
-    long = kind == "OW"
-    return start + (struct.pack("<2xL" if long else "<H", len(value))) + value
+    return {tag: encoded(tag, kind, value.encode()) for tag, kind, value in elements}
 
 
 def _stored(image: NDArray[Any], name: str) -> NDArray[np.uint16]:
@@ -284,7 +276,7 @@ def _meta() -> dict[int, bytes]:
 
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = UID(_CT_IMAGE)
+    meta.MediaStorageSOPClassUID = UID(CT)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
     return _encoded(meta)
@@ -293,9 +285,9 @@ def _meta() -> dict[int, bytes]:
 def _head(meta: dict[int, bytes], uid: str) -> bytes:
     """The head of a file: 128 empty bytes, the mark of DICOM and the meta information."""
     instance = 0x00020003
-    parts = meta | {instance: _element(instance, "UI", uid.encode())}
+    parts = meta | {instance: encoded(instance, b"UI", uid.encode())}
     content = b"".join(parts[tag] for tag in sorted(parts))
-    length = _element(0x00020000, "UL", struct.pack("<L", len(content)))
+    length = encoded(0x00020000, b"UL", struct.pack("<L", len(content)))
     return bytes(128) + b"DICM" + length + content
 
 

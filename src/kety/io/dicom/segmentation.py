@@ -16,7 +16,7 @@ from kety.errors import KetyError
 from kety.io.dicom.codes import Code, plain
 from kety.io.dicom.frames import LPS, frames_of
 from kety.io.dicom.identifiers import uid_of
-from kety.io.dicom.multiframe import measures_of, planes_of
+from kety.io.dicom.multiframe import decoded_pixels, measures_of, planes_of
 from kety.io.dicom.origin import MAKER, Origin, derive, equipment
 from kety.io.dicom.regions import Region, choose
 from kety.series import Series, Volume
@@ -179,15 +179,8 @@ def read_mask(
     chosen = choose(segments_in(dataset), region, name, "segment")
     planes = planes_of(dataset, name)
     numbers = _segments_of_frames(dataset, len(planes.position))
-    try:
-        pixels = np.asarray(dataset.pixel_array)
-    except Exception as error:
-        # Decoders raise nearly anything for a damaged or missing image.
-        raise KetyError(
-            f"{name}: its pixels cannot be read ({str(error) or type(error).__name__}); copy it "
-            "again, or convert it to an uncompressed transfer syntax"
-        ) from error
-    pixels = pixels.reshape(len(planes.position), int(dataset.Rows), int(dataset.Columns))
+    shape = len(planes.position), int(dataset.Rows), int(dataset.Columns)
+    pixels = decoded_pixels(dataset, shape, name)
     inside = np.zeros(like.shape, dtype=np.bool_)
     to_voxel = np.linalg.inv(LPS @ like.affine)
     normal = np.cross(*planes.orientation[0])

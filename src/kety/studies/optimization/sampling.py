@@ -115,7 +115,7 @@ def run(effort: Effort) -> Outcome:
 
 def scheme(name: str, times: Array, count: int, effort: Effort) -> Scheme:
     """Simulate one sampling and fit it by all methods."""
-    from kety.planning import cramer_rao
+    from kety.bound import cramer_rao
 
     data = simulated(name, times, count, effort.seed, noise=NOISE)
     fits = {}
