@@ -114,6 +114,23 @@ KETY_FN Lanes<T, W> bounded_step(const bool* fixed, const Lanes<T, W>* p, const 
   return fall;
 }
 
+// Relative rounding of a sum of squares.
+template <class T>
+constexpr T kCostRounding = sizeof(T) == 4 ? T(2.5e-7) : T(5e-16);
+
+// What a trial gained; it is accepted where that is not negative. A step that promises no more than
+// sums of squares are rounded by, and changes them by no more, gains what it promises.
+template <class T, int W>
+KETY_FN Lanes<T, W> gain_of(const Lanes<T, W>& before, const Lanes<T, W>& now,
+                            const Lanes<T, W>& expected) {
+  using V = Lanes<T, W>;
+  const V gain = before - now, noise = kCostRounding<T> * now;
+  return ((gain <= noise) & (gain >= -noise) & (expected <= T(4) * noise)) ? expected : gain;
+}
+
+// Damping up to which a step counts as one of Gauss-Newton.
+constexpr double kFree = 1.0;
+
 // Damping after a trial. A step that gained little went too far: Gauss-Newton would swing about the
 // minimum.
 template <class T, int W>
@@ -129,17 +146,20 @@ KETY_FN Lanes<T, W> next_damping(const Mask<T, W>& accept, const Lanes<T, W>& ga
   return next < T(1e-7) ? one * T(1e-7) : next;
 }
 
-// Whether every parameter moves by less than matters.
+// Relative step up to which what the normal equations promise of it holds.
+constexpr double kNear = 0.05;
+
+// Whether every parameter moves by no more than `times` what matters.
 template <class T, int W, int P>
 KETY_FN Mask<T, W> is_small(const Lanes<T, W>* step, const Lanes<T, W>* p, T xtol,
-                            const double* floor) {
+                            const double* floor, T times = 1) {
   using V = Lanes<T, W>;
   const V zero = {};
   Mask<T, W> small = zero == zero;
   for (int i = 0; i < P; ++i) {
     const V size = step[i] < zero ? V(-step[i]) : step[i];
     const V at = p[i] < zero ? V(-p[i]) : p[i];
-    small &= size <= xtol * at + static_cast<T>(floor[i]);
+    small &= size <= times * (xtol * at + static_cast<T>(floor[i]));
   }
   return small;
 }

@@ -12,6 +12,7 @@ constexpr int kDescents = 16, kMostEnds = 16;
 // The algebra of a step, for sixteen descents at once.
 using Lanes16 = Lanes<float, kDescents>;
 using Mask16 = Mask<float, kDescents>;
+using Cells16 = Lanes<int, kDescents>;
 
 // Where sixteen descents stand.
 struct Descents {
@@ -20,6 +21,7 @@ struct Descents {
   Lanes16 damping, expected, steps;
   Lanes16 g[3], h[6];
   Lanes16 walled, band_lo, band_hi;
+  Cells16 first_cell, last_cell;  // those of the band's delays
   Lanes16 off, square,
       top;  // of the voxel: what lies off the basis, all, and the least left so far
 };
@@ -146,7 +148,7 @@ KETY_STAGE void next_point(bool slow_held, float fastest, float slowest, Descent
 // What one of the sixteen voxels has found.
 struct Ends {
   long voxel;
-  int start, cell, fast_cell, slow_cell, count;
+  int start, count;
   struct End {
     float fast, slow, delay, x, y, left;
     int group;
@@ -233,12 +235,17 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
     }
     Ends& e = ends[l];
     const int pair = call.pair[e.voxel * call.candidates + e.start];
-    e.cell = call.cell[call.group_of[pair]];
+    const int cell = call.cell[call.group_of[pair]];
     s.k1[l] = call.fast_of[pair];
     s.k2[l] = call.slow_of[pair];
-    s.tau[l] = call.delay_centre[e.cell];
-    s.band_lo[l] = call.band_lo[e.cell];
-    s.band_hi[l] = call.band_hi[e.cell];
+    s.tau[l] = call.delay_centre[cell];
+    s.band_lo[l] = call.band_lo[cell];
+    s.band_hi[l] = call.band_hi[cell];
+    int first = cell, last = cell;
+    while (first > 0 && call.delay_centre[first - 1] >= call.band_lo[cell]) --first;
+    while (last < call.delays - 1 && call.delay_centre[last + 1] <= call.band_hi[cell]) ++last;
+    s.first_cell[l] = first;
+    s.last_cell[l] = last;
     s.best[l] = 3e38f;
     s.damping[l] = 1e-2f;
     s.expected[l] = 0;
@@ -251,33 +258,50 @@ inline void descend_range(const DescentCall& call, long begin, long end) {
   while (running > 0) {
     Lanes16 in[32], squares[kDescents];
     Row16 u1[kDescents], u2[kDescents];
-    float* column = reinterpret_cast<float*>(in);
+    const Cells16 fast_cell = cells_of(call.rate_edge, call.rates, s.k1),
+                  slow_cell = cells_of(call.rate_edge, call.rates, s.k2);
+    Cells16 cell = cells_of(call.delay_edge, call.delays, s.tau);
+    // Cells do not share the curves of both sides of a jump.
+    cell = cell > s.last_cell ? s.last_cell : cell;
+    cell = cell < s.first_cell ? s.first_cell : cell;
+    const float *fast_rows[kDescents], *slow_rows[kDescents];
+    float fast_centre[kDescents], fast_half[kDescents], slow_centre[kDescents],
+        slow_half[kDescents], delay_centre[kDescents], delay_half[kDescents];
+    for (int l = 0; l < kDescents; ++l) {
+      const int f = fast_cell[l], g = slow_cell[l], c = cell[l];
+      const float* rows = call.table + static_cast<long>(c) * call.rates * kTaylorRows * kWidth;
+      fast_rows[l] = rows + f * kTaylorRows * kWidth;
+      slow_rows[l] = rows + g * kTaylorRows * kWidth;
+      fast_centre[l] = call.rate_centre[f];
+      fast_half[l] = call.rate_half[f];
+      slow_centre[l] = call.rate_centre[g];
+      slow_half[l] = call.rate_half[g];
+      delay_centre[l] = call.delay_centre[c];
+      delay_half[l] = call.delay_half[c];
+    }
+    Monomials fast, slow;
+    const Row16 tau_centre = load<float, kDescents>(delay_centre),
+                tau_half = load<float, kDescents>(delay_half);
+    monomials_at(s.k1, load<float, kDescents>(fast_centre), load<float, kDescents>(fast_half),
+                 s.tau, tau_centre, tau_half, fast);
+    monomials_at(s.k2, load<float, kDescents>(slow_centre), load<float, kDescents>(slow_half),
+                 s.tau, tau_centre, tau_half, slow);
     for (int l = 0; l < kDescents; ++l) {
       if (!live[l]) {
-        for (int i = 0; i < 32; ++i) column[i * kDescents + l] = 0;
-        u1[l] = u2[l] = z[l] = Row16{};
+        in[l] = in[16 + l] = u1[l] = u2[l] = z[l] = Row16{};
         continue;
       }
-      Ends& e = ends[l];
-      const float k1 = s.k1[l], k2 = s.k2[l], tau = s.tau[l];
-      const float band_lo = s.band_lo[l], band_hi = s.band_hi[l];
-      e.cell = cell_of(call.delay_edge, call.delays, e.cell, tau);
-      // Cells do not share the curves of both sides of a jump.
-      while (e.cell > 0 && call.delay_centre[e.cell] > band_hi) --e.cell;
-      while (e.cell < call.delays - 1 && call.delay_centre[e.cell] < band_lo) ++e.cell;
-      e.fast_cell = cell_of(call.rate_edge, call.rates, e.fast_cell, k1);
-      e.slow_cell = cell_of(call.rate_edge, call.rates, e.slow_cell, k2);
-      const RateCurve first = rate_curve(call, e.cell, e.fast_cell, k1, tau);
-      const RateCurve second = rate_curve(call, e.cell, e.slow_cell, k2, tau);
+      const RateCurve first = rate_curve(fast_rows[l], fast, l);
+      const RateCurve second = rate_curve(slow_rows[l], slow, l);
       const Row16* vectors[kVectors] = {
           &first.u,        &second.u,        &first.by_rate, &second.by_rate,
           &first.by_delay, &second.by_delay, &z[l]};
-      float own[32];
-      inner_products(vectors, own);
-      for (int i = 0; i < 32; ++i) column[i * kDescents + l] = own[i];
+      inner_products(vectors, in[l], in[16 + l]);
       u1[l] = first.u;
       u2[l] = second.u;
     }
+    transpose(in);
+    transpose(in + 16);
     const Amplitudes at = amplitudes_of(in);
     // The residual itself, since the difference of the products would lose what noise leaves.
     for (int l = 0; l < kDescents; ++l) {

@@ -75,8 +75,8 @@ KETY_FN void polish_round(const FitCall& call, const Problem<T>& problem, int le
   // Keep the better of the trial and the point before it.
   const V before = gather(s.cost), expected = gather(s.fall);
   V damping = gather(s.damping);
-  const M accept = now.cost <= before;
-  const V gain = before - now.cost;
+  const V gain = gain_of<T, W>(before, now.cost, expected);
+  const M accept = gain >= zero;
   V p[P], g[P], h[kPairs];
   for (int i = 0; i < P; ++i) {
     p[i] = accept ? trial[i] : gather(s.p + i * n);
@@ -102,15 +102,18 @@ KETY_FN void polish_round(const FitCall& call, const Problem<T>& problem, int le
     for (int l = 0; l < W; ++l) set<T, W>(v, l, s.square[s.owner[id[l]]]);
     return v;
   }();
-  const V floor = ftol * cost + static_cast<T>(call.rounding) * square;
+  const V floor = (ftol < kCostRounding<T> ? kCostRounding<T> : ftol) * cost +
+                  static_cast<T>(call.rounding) * square;
   const V nothing = floor + T(1e3) * static_cast<T>(call.rounding) * square;
-  const M small = is_small<T, W, P>(step, p, xtol, call.xfloor);
+  const M small = is_small<T, W, P>(step, p, xtol, call.xfloor),
+          near = is_small<T, W, P>(step, p, xtol, call.xfloor, T(kNear) / xtol);
   const M settled = (fall <= floor) | small | (damping > T(1e6));
   for (int l = 0; l < W && l < count; ++l) {
     const int t = id[l];
     const bool finished = is_set<T, W>(settled, l);
-    // A step that no longer matters is taken only where it was found downhill.
-    const bool take = get<T, W>(fall, l) > 0;
+    // The last step is taken without another evaluation, if downhill and short: its fall is known
+    // well enough.
+    const bool last = finished && get<T, W>(fall, l) > 0 && is_set<T, W>(near, l);
     for (int i = 0; i < P; ++i) {
       const T at = get<T, W>(p[i], l);
       T to = at + get<T, W>(step[i], l);
@@ -122,9 +125,7 @@ KETY_FN void polish_round(const FitCall& call, const Problem<T>& problem, int le
       const bool empty = i < 2 && get<T, W>(h[pair(i, i)], l) * move * move +
                                           2 * __builtin_fabs(get<T, W>(g[i], l) * move) <=
                                       10 * get<T, W>(nothing, l);
-      s.p[i * n + t] = finished && empty                            ? low
-                       : finished && take && is_set<T, W>(small, l) ? to
-                                                                    : at;
+      s.p[i * n + t] = finished && empty ? low : last ? to : at;
       s.trial[i * n + t] = to;
       s.g[i * n + t] = get<T, W>(g[i], l);
     }
@@ -132,9 +133,8 @@ KETY_FN void polish_round(const FitCall& call, const Problem<T>& problem, int le
     s.offset[t] = get<T, W>(offset, l);
     if (!Plain && is_set<T, W>(accept, l))
       for (int i = 0; i < P; ++i) s.slope[i * n + t] = get<T, W>(now.slope[i], l);
-    // The last step is taken without another evaluation; its fall is known well enough.
     T left = get<T, W>(cost, l), share = 1;
-    if (finished && take && is_set<T, W>(small, l) && left > 0) {
+    if (last && left > 0) {
       share = 1 - get<T, W>(fall, l) / left;
       share = share > 0 ? share : T(0);
     }

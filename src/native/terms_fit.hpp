@@ -6,8 +6,6 @@
 namespace KETY_NS {
 
 constexpr int kBends = 4;
-// Damping up to which a step counts as one of Gauss-Newton.
-constexpr double kFree = 1.0;
 
 // A step taken in the model's inner coordinates, in which its curves are nearly linear: valleys of
 // the sum of squares that are bent in the parameters are straight in these. Where it stays inside
@@ -75,7 +73,7 @@ KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const La
 // they fell several times as far as the quadratic promises. In double precision, which is there for
 // the last digits, only what is far off is left out. (A card's thread has one start: none is.)
 template <class T>
-constexpr T kTrust = sizeof(T) == 4 ? T(32) : T(1e4);
+constexpr T kTrust = sizeof(T) == 4 ? T(6) : T(1e4);
 template <class T, int P>
 KETY_STAGE int still_in_question(int active, int tasks, Walks<T, P>& s) {
   int kept = 0;
@@ -100,7 +98,6 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   const V zero = {};
-  const long n = s.n;
   const int parameters = call.model.parameters, delay = call.model.delay;
   const T ftol = static_cast<T>(call.ftol), xtol = static_cast<T>(call.xtol);
   const T rounding = static_cast<T>(call.rounding);
@@ -110,8 +107,8 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
     if (round > 0) active = still_in_question<T, P>(active, tasks, s);
     int begins[kFastLevel + 2];
     sort_terms<T, W, P>(
-        problem, active, [&](int q, int i) { return s.trial[i * n + s.queue[q]]; }, s.bin, s.item,
-        begins);
+        problem, active, [&](int q, int i) { return s.trial[s.at(i, s.queue[q], P)]; }, s.bin,
+        s.item, begins);
     for (int q = 0; q < active; ++q) s.order[q] = s.queue[s.item[q]];
     int next = 0;
     for (int level = 0; level <= kFastLevel; ++level)
@@ -123,26 +120,28 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
           const T* y = curves.y + static_cast<long>(s.owner[id[l]]) * call.frames;
           for (int j = 0; j < call.frames; ++j) tile[j * W + l] = y[j];
         }
-        auto gather = [&](const T* from) {
+        auto gather = [&](const T* from, int i = 0, int count = 1) {
           V v;
-          for (int l = 0; l < W; ++l) set<T, W>(v, l, from[id[l]]);
+          for (int l = 0; l < W; ++l) set<T, W>(v, l, from[s.at(i, id[l], count)]);
           return v;
         };
         V trial[P];
-        for (int i = 0; i < P; ++i) trial[i] = gather(s.trial + i * n);
+        for (int i = 0; i < P; ++i) trial[i] = gather(s.trial, i, P);
         Normal<T, W, P> now;
         evaluate_terms_at<T, W, P>(problem, level, trial, tile, knots, now);
         const V before = gather(s.cost);
-        const M accept = now.cost <= before;
+        const V gain = gain_of<T, W>(before, now.cost, gather(s.fall));
+        const M accept = gain >= zero;
         V p[P], g[P], h[kPacked<P>], slope[P], lo[P], hi[P], step[P];
         for (int i = 0; i < P; ++i) {
-          p[i] = accept ? trial[i] : gather(s.p + i * n);
-          g[i] = accept ? now.gradient[i] : gather(s.g + i * n);
-          slope[i] = accept ? now.slope[i] : gather(s.slope + i * n);
+          p[i] = accept ? trial[i] : gather(s.p, i, P);
+          g[i] = accept ? now.gradient[i] : gather(s.g, i, P);
+          slope[i] = accept ? now.slope[i] : gather(s.slope, i, P);
           lo[i] = zero + static_cast<T>(call.lo[i]);
           hi[i] = zero + static_cast<T>(call.hi[i]);
         }
-        for (int i = 0; i < kPacked<P>; ++i) h[i] = accept ? now.hessian[i] : gather(s.h + i * n);
+        for (int i = 0; i < kPacked<P>; ++i)
+          h[i] = accept ? now.hessian[i] : gather(s.h, i, kPacked<P>);
         if (delay >= 0)
           for (int l = 0; l < W; ++l) {
             set<T, W>(lo[delay], l, static_cast<T>(call.band[2 * (first_task + id[l])]));
@@ -151,25 +150,27 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
         const V cost = accept ? now.cost : before,
                 plain = accept ? now.unweighted : gather(s.plain),
                 offset = accept ? now.offset : gather(s.offset);
-        const V damping =
-            next_damping<T, W>(accept, V(before - now.cost), gather(s.fall), gather(s.damping));
+        const V damping = next_damping<T, W>(accept, gain, gather(s.fall), gather(s.damping));
         V fall = bounded_step<T, W, P>(call.fixed, p, g, h, damping, lo, hi, step);
         if (call.model.inner.outputs > 0)
           bend<T, W, P>(problem, call.fixed, p, g, h, damping, lo, hi, step, fall);
         V square;
         for (int l = 0; l < W; ++l) set<T, W>(square, l, curves.square[s.owner[id[l]]]);
-        const V floor = ftol * cost + rounding * square;
+        const V floor =
+            (ftol < kCostRounding<T> ? kCostRounding<T> : ftol) * cost + rounding * square;
         const V nothing = floor + T(1e3) * rounding * square;
-        const M small = is_small<T, W, P>(step, p, xtol, call.xfloor);
+        const M small = is_small<T, W, P>(step, p, xtol, call.xfloor),
+                near = is_small<T, W, P>(step, p, xtol, call.xfloor, T(kNear) / xtol);
         // A small fall or step tells of a minimum only where the damping is not what makes it
         // small.
-        const M settled = ((fall <= floor) | small) & (damping <= T(kFree)) | (damping > T(1e6));
+        const M settled = (((fall <= floor) | small) & (damping <= T(kFree))) | (damping > T(1e6));
         for (int l = 0; l < W && q0 + l < stop; ++l) {
           const int t = id[l];
           const bool finished = is_set<T, W>(settled, l);
           const T left = get<T, W>(cost, l), gained = get<T, W>(fall, l);
-          const bool last = finished && is_set<T, W>(small, l) && gained > 0;
-          // The last step is taken without another evaluation; its fall is known well enough.
+          // The last step is taken without another evaluation, if downhill and short: its fall is
+          // known well enough.
+          const bool last = finished && gained > 0 && is_set<T, W>(near, l);
           T share = last && left > 0 ? 1 - gained / left : T(1);
           share = share > 0 ? share : T(0);
           T constant = get<T, W>(offset, l);
@@ -187,12 +188,12 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
                                    10 * get<T, W>(nothing, l);
             if (problem.baseline && last)
               constant -= get<T, W>(slope[i], l) * get<T, W>(step[i], l) / problem.weight_sum;
-            s.p[i * n + t] = finished && empty ? low : last ? to : at;
-            s.trial[i * n + t] = to;
-            s.g[i * n + t] = get<T, W>(g[i], l);
-            s.slope[i * n + t] = get<T, W>(slope[i], l);
+            s.p[s.at(i, t, P)] = finished && empty ? low : last ? to : at;
+            s.trial[s.at(i, t, P)] = to;
+            s.g[s.at(i, t, P)] = get<T, W>(g[i], l);
+            s.slope[s.at(i, t, P)] = get<T, W>(slope[i], l);
           }
-          for (int i = 0; i < kPacked<P>; ++i) s.h[i * n + t] = get<T, W>(h[i], l);
+          for (int i = 0; i < kPacked<P>; ++i) s.h[s.at(i, t, kPacked<P>)] = get<T, W>(h[i], l);
           s.offset[t] = constant;
           s.cost[t] = share * left;
           s.plain[t] = share * get<T, W>(plain, l);
@@ -231,8 +232,9 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
     for (int l = 0; l < W; ++l) {
       id[l] = best[b0 + l < n ? b0 + l : b0];
       const int t = id[l] < 0 ? 0 : id[l];
-      for (int i = 0; i < P; ++i) set<T, W>(p[i], l, id[l] < 0 ? T(0) : s.p[i * s.n + t]);
-      for (int i = 0; i < kPacked<P>; ++i) set<T, W>(h[i], l, id[l] < 0 ? T(0) : s.h[i * s.n + t]);
+      for (int i = 0; i < P; ++i) set<T, W>(p[i], l, id[l] < 0 ? T(0) : s.p[s.at(i, t, P)]);
+      for (int i = 0; i < kPacked<P>; ++i)
+        set<T, W>(h[i], l, id[l] < 0 ? T(0) : s.h[s.at(i, t, kPacked<P>)]);
     }
     for (int i = 0; i < P; ++i) {
       // A delay just beyond a jump that stands at its bound is at the bound.
@@ -271,7 +273,7 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
         unknown |= broad;
         at_bound |= stopped && !call.fixed[i];
         gone[i] = loose || stopped;
-        par[o * parameters + i] = s.p[i * s.n + t];
+        par[o * parameters + i] = s.p[s.at(i, t, P)];
         if (loose || broad) missing |= 1u << i;
       }
       const T noise = spare > 0 ? s.cost[t] / static_cast<T>(spare) : nan;
@@ -280,8 +282,9 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
           cov[o * packed + pair(i, j)] =
               gone[i] || gone[j] ? nan : noise * get<T, W>(c[pair(i, j)], l);
       if (call.baseline) {
-        const T variance = baseline_variance(parameters, noise, static_cast<T>(call.weight_sum),
-                                             s.slope + t, s.n, gone, cov + o * packed);
+        const T variance =
+            baseline_variance(parameters, noise, static_cast<T>(call.weight_sum),
+                              s.slope + s.at(0, t, P), s.at(1, 0, P), gone, cov + o * packed);
         offset[2 * o] = (curves.mean[o] + s.offset[t]) / scale;
         offset[2 * o + 1] = variance / scale2;
       }

@@ -6,11 +6,22 @@
 namespace KETY_NS {
 
 template <class T, int P>
-struct Walks {  // of a chunk's starts, side by side: element i of start t at [i * n + t]
+struct Walks {  // of a chunk's starts
   long n;
   T *p, *trial, *g, *h, *slope, *cost, *plain, *damping, *fall, *offset;
   int *owner, *evaluations, *state, *queue, *order, *bin, *item;
   void* memory;
+
+  // Where element i of `count` of start t lies. On the processor those of a start lie together, so
+  // that the starts of a register's lanes come from few lines of the cache; on a card those of
+  // neighbouring threads do.
+  KETY_FN long at(int i, long t, int count) const {
+#ifdef KETY_CUDA
+    return i * n + t + 0L * count;
+#else
+    return t * count + i;
+#endif
+  }
 };
 
 template <class T, int P>
@@ -95,10 +106,10 @@ KETY_FN void begin_walk(const TermsCall& call, long q, int b, int t, Walks<T, P>
       const T hi = static_cast<T>(along ? call.band[2 * q + 1] : call.hi[i]);
       if (!call.fixed[i]) x = x < lo ? lo : x > hi ? hi : x;
     }
-    s.trial[i * s.n + t] = s.p[i * s.n + t] = x;
-    s.g[i * s.n + t] = s.slope[i * s.n + t] = 0;
+    s.trial[s.at(i, t, P)] = s.p[s.at(i, t, P)] = x;
+    s.g[s.at(i, t, P)] = s.slope[s.at(i, t, P)] = 0;
   }
-  for (int i = 0; i < kPacked<P>; ++i) s.h[i * s.n + t] = 0;
+  for (int i = 0; i < kPacked<P>; ++i) s.h[s.at(i, t, kPacked<P>)] = 0;
   s.owner[t] = b;
   s.cost[t] = static_cast<T>(__builtin_inf());
   s.plain[t] = s.fall[t] = s.offset[t] = 0;

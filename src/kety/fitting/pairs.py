@@ -26,11 +26,11 @@ SMALLEST_SHARE, SMALLEST_VOLUME = 0.03, 1e-3
 slope: of the curve, and after a descent of the volume."""
 STEPS = 12
 """Most steps of a descent."""
-RIVAL, RIVAL_DOUBLE, UNSURE = 1e-2, 5e-2, 1e-4
+RIVAL, RIVAL_DOUBLE, UNSURE = 5e-3, 5e-2, 1e-4
 """How much worse than the best of its voxel a descent may end to be solved exactly as well:
 relative to what the best leaves, the first in single precision, which is there for speed; and to
 the curve's sum of squares, the dictionary's error."""
-CLEAN, CLEAN_UNSURE = 1e-4, 5e-4
+CLEAN, CLEAN_UNSURE = 1e-4, 2e-4
 """What is left of a curve of almost no noise, relative to its sum of squares; and how much more a
 descent may leave to be solved exactly as well."""
 FLAT, TRUST = 3e-5, 2.0
