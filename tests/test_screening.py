@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, shift
 
@@ -33,6 +33,7 @@ def curves(seed: int, frames: int, voxels: int, level: float) -> tuple[Any, Any]
 
 
 @settings(max_examples=40, deadline=None)
+@example(seed=1939, frames=12, quantity="signal", whole=True)  # two peaks of one height
 @given(
     seed=st.integers(0, 10_000),
     frames=st.integers(12, 300),
@@ -48,16 +49,25 @@ def test_the_first_look_misses_no_clear_voxel(
     passage = Passage.of(times, BASELINE)
     seen = screen(values, np.arange(60), passage, quantity)
     exact = rises_of(values, passage, quantity)
-    clear = exact.drop > DETECTED * exact.noise
+    # Of two peaks of one height, as whole numbers have them, either may be the one.
+    pairs = exact.curves[:, 1:] + exact.curves[:, :-1]
+    low, high = np.sort(pairs[:, passage.first : passage.last], axis=1)[:, -2:].T
+    one_peak = high - low > 1e-5 * np.abs(high)
+    clear = (exact.drop > DETECTED * exact.noise) & one_peak
     assert seen.usable.all()
     assert not (clear & ~seen.clear).any()
     # What it lets through beyond that all but reaches the limit; half of an even number of bends
     # below it says little less than more than half.
     bends = np.sort(np.abs(np.diff(exact.curves, n=2, axis=1)), axis=1)[:, (frames - 2) // 2 - 1]
     limit = 1.01 * exact.drop * np.sqrt(6.0) / (screening.MAD_TO_SD * DETECTED)
-    assert (bends < limit)[seen.clear].all()
+    assert (bends < limit)[seen.clear & one_peak].all()
     np.testing.assert_allclose(seen.before, values[:, BASELINE].mean(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(seen.score, exact.score, rtol=1e-3, atol=1e-3 * exact.score.max())
+    np.testing.assert_allclose(
+        seen.score[one_peak],
+        exact.score[one_peak],
+        rtol=1e-3,
+        atol=1e-3 * exact.score.max(),
+    )
 
 
 def test_first_passes_are_those_of_the_slow_twin() -> None:
