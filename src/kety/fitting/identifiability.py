@@ -58,9 +58,11 @@ def lost_by_needs(
         lacking += [~known(name, DENOMINATOR) for name in quantity.over]
         without: NDArray[np.bool_] = np.any(lacking, axis=0)
         if isinstance(quantity, Parameter) and quantity.is_delay:
-            # At its bound it has no error to be believed, and the bound is what to see to, unless
-            # there is no enhancement at all.
-            without &= ~np.isnan(errors[quantity.name]) | np.all(lacking[1:], axis=0)
+            lower, upper = problem.bounds[quantity.name]
+            if lower > quantity.bounds[0] or upper < quantity.bounds[1]:
+                # At a bound that is tighter than it need be, that is what to see to, unless there
+                # is no enhancement at all.
+                without &= ~np.isnan(errors[quantity.name]) | np.all(lacking[1:], axis=0)
         lost[quantity.name] = without & fitted
     return lost
 
