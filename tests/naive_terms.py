@@ -36,9 +36,9 @@ def curve(
     ``c0`` is what the tissue holds at the first frame beside what the input brings.
     """
     p = dict(values)
-    p["fp"] = p["fp"] / 6000.0
-    if "ps" in p:
-        p["ps"] = p["ps"] / 60.0
+    for name, per_second in (("fp", 6000.0), ("ps", 60.0), ("ktrans", 60.0)):
+        if name in p:
+            p[name] /= per_second
     total = _fed(model, in_plasma(aif), times - p["delay"], p, p.get("haf", 1.0))
     if portal is not None:
         late = times - p["delay_portal"]
@@ -50,6 +50,9 @@ def curve(
 
 def _system(model: str, p: Mapping[str, float]) -> tuple[Floats, Floats, Floats]:
     """The balance M dx/dt = A x + b c of concentrations x, and the volumes that make C of x."""
+    if model == "dual_input_extended_tofts":  # its plasma is the input's
+        rate = p["ktrans"] / p["ve"]
+        return np.array([[-rate]]), np.array([rate]), np.array([p["ve"]])
     fp = p["fp"]
     if model == "dual_input_one_compartment":
         return np.array([[-fp / p["vd"]]]), np.array([fp / p["vd"]]), np.array([p["vd"]])
@@ -76,6 +79,9 @@ def _fed(model: str, aif: InputFunction, x: Floats, p: Mapping[str, float], shar
     rates, axes = np.linalg.eig(matrix)
     heights = (volumes @ axes) * np.linalg.solve(axes, inflow)
     total = np.zeros(len(x))
+    if model == "dual_input_extended_tofts":
+        seen = x > aif.times[0]
+        total[seen] = share * p["vp"] * input_value(aif, x[seen])
     for rate, height in zip(rates, heights, strict=True):
         total += share * height * convolution(aif, x, -float(rate))
     return total

@@ -22,7 +22,7 @@ EQUATIONS = {"one_compartment": (naive.one_compartment, {})}
 ABSENT = {"ktrans": 0.0, "kep": 0.0, "vb": 0.0}
 UNITS = {"1/min", "mL/mL", "s", "mL/100mL/min", "1"}
 # What multiplies the whole curve while transit times stay; of the others v and a do.
-SIZES = {"fp", "ps", "ve", "vp", "vd"}
+SIZES = {"fp", "ps", "ktrans", "ve", "vp", "vd"}
 
 every_model = pytest.mark.parametrize("model", list(MODELS.values()), ids=list(MODELS))
 one_term = pytest.mark.parametrize("model", [MODELS[n] for n in ONE_TERM], ids=ONE_TERM)

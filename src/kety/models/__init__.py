@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from kety.errors import KetyError
 from kety.models.base import ROLES, Derived, Group, Model, Parameter, Terms, program_of
-from kety.models.dual_input import DUAL_INPUT_ONE_COMPARTMENT, DUAL_INPUT_TWO_COMPARTMENT
+from kety.models.dual_input import (
+    DUAL_INPUT_EXTENDED_TOFTS,
+    DUAL_INPUT_ONE_COMPARTMENT,
+    DUAL_INPUT_TWO_COMPARTMENT,
+)
 from kety.models.exchange import TWO_COMPARTMENT_EXCHANGE, TWO_COMPARTMENT_UPTAKE
 from kety.models.ode import OdeModel
 from kety.models.one_compartment import ONE_COMPARTMENT
@@ -21,6 +25,7 @@ MODELS: dict[str, Model] = {
         TWO_COMPARTMENT_EXCHANGE,
         TWO_COMPARTMENT_UPTAKE,
         TISSUE_HOMOGENEITY,
+        DUAL_INPUT_EXTENDED_TOFTS,
         DUAL_INPUT_ONE_COMPARTMENT,
         DUAL_INPUT_TWO_COMPARTMENT,
     )

@@ -4,8 +4,10 @@
 
 with f the hepatic arterial fraction, each input with its own delay, and R the residue of one
 compartment, exp(-Fp t / vd) (Materne et al., Magn Reson Med 47:135, 2002), or that of plasma and
-interstitium in exchange (Koh et al., Phys Med Biol 53:5467, 2008, with a well-mixed plasma). An
-initial concentration c0 is that of tissue in equilibrium.
+interstitium in exchange (Koh et al., Phys Med Biol 53:5467, 2008, with a well-mixed plasma). Where
+plasma follows the inputs at once, Fp R is vp delta(t) + Ktrans exp(-Ktrans t / ve), the extended
+Tofts model with two inputs (Berks et al., J Open Source Softw 6:3523, 2021). An initial
+concentration c0 is that of tissue in equilibrium; of the extended Tofts model, of the interstitium.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from kety.models.exchange import (
     exchange_rates,
 )
 from kety.models.starts import Curves, Nodes, Recipe, Search, exponentials, kernel_rows
+from kety.models.tofts import KTRANS
 
 HAF = Parameter("haf", "1", "hepatic arterial fraction", "Q.PH1.999", None, (0.0, 1.0), per=None)
 VD = Parameter(
@@ -50,14 +53,26 @@ PORTAL_DELAYS: Final = 8
 """Most delays of the portal input among the nodes."""
 TRANSITS: Final = ((2.0, 6.0, 15.0), (0.1, 0.5, 2.0), (20.0, 60.0, 180.0))
 """Of the nodes: vp / Fp (s), PS / Fp, ve / Fp (s)."""
+WASHOUTS: Final = (5e-4, 2e-3, 6e-3, 0.015, 0.04, 0.12, 0.4)
+PLASMA: Final = (0.0, 4.0, 15.0, 50.0, np.inf)
+"""Of the nodes of the extended Tofts model: Ktrans / ve (1/s), vp / Ktrans (s)."""
+LEAST_UPTAKE: Final = 1e-3
+"""Least Ktrans / vp of a start, 1/s."""
 
 
-def _mixed(p: Mapping[str, Any], terms: Any) -> tuple[Group, Group]:
+def _mixed(p: Mapping[str, Any], terms: Any, direct: Any = None) -> tuple[Group, Group]:
     """The same residue for both inputs, each with its share."""
-    own = p["haf"]
-    artery = Group(p["delay"], [(own * a, k) for a, k in terms], input=0)
-    portal = Group(p["delay_portal"], [((1.0 - own) * a, k) for a, k in terms], input=1)
-    return artery, portal
+
+    def group(delay: Any, share: Any, source: int) -> Group:
+        own = None if direct is None else share * direct
+        return Group(delay, [(share * a, k) for a, k in terms], own, source)
+
+    return group(p["delay"], p["haf"], 0), group(p["delay_portal"], 1.0 - p["haf"], 1)
+
+
+def _tofts(p: Mapping[str, Any]) -> Terms:
+    rate = p["ktrans"] / p["ve"]
+    return Terms(_mixed(p, [(p["ktrans"], rate)], p["vp"]), ((1.0, rate),))
 
 
 def _one(p: Mapping[str, Any]) -> Terms:
@@ -120,6 +135,34 @@ def _one_start(v: Mapping[str, Any], x: Any, y: Any) -> dict[str, Any]:
     }
 
 
+def _tofts_nodes(search: Search) -> list[Nodes]:
+    groups = []
+    for kind, (rate, plasma) in enumerate(product(WASHOUTS, PLASMA)):
+        # A curve of plasma alone has no rate.
+        columns = {"v": plasma, "a1": 1.0, "k1": rate} if np.isfinite(plasma) else {"v": 1.0}
+        uptake = float("a1" in columns)
+        shape = {"rate": rate, "uptake": uptake, "plasma": columns["v"]}
+        for cell, delay in enumerate(map(float, search.delays)):
+            artery = Curves(kernel_rows(1, tau=delay, **columns)[:, None])
+            portal = _portal_curves(search, **columns)
+            groups.append(Nodes(cell, artery, portal, {"delay": delay, **shape}, kind=kind))
+    return groups
+
+
+def _tofts_start(v: Mapping[str, Any], x: Any, y: Any) -> dict[str, Any]:
+    size = x + y
+    # Something is taken up, or nothing would tell how fast it washes out.
+    ktrans = size * np.maximum(v["uptake"], LEAST_UPTAKE * v["plasma"])
+    return {
+        "ktrans": ktrans,
+        "haf": x / size,
+        "ve": ktrans / v["rate"],
+        "vp": size * v["plasma"],
+        "delay": v["delay"],
+        "delay_portal": v["late"],
+    }
+
+
 def _two_nodes(search: Search) -> list[Nodes]:
     groups = []
     for kind, (tp, leak, te) in enumerate(product(*TRANSITS)):
@@ -153,6 +196,19 @@ def _two_start(v: Mapping[str, Any], x: Any, y: Any) -> dict[str, Any]:
     }
 
 
+KTRANS_MIXED = replace(KTRANS, role=None, vanishing=True)
+VE_TOFTS = replace(VE, needs=(("ktrans",),))
+VP_TOFTS = replace(VP, least=0.0, vanishing=True)
+KEP_TOFTS = Derived(
+    "kep",
+    "1/min",
+    "rate constant from EES to plasma",
+    "Q.PH1.009",
+    ("ktrans", "ve"),
+    lambda ktrans, ve, hematocrit: ktrans / ve,
+    needs=(("ktrans",),),
+    over=("ve",),
+)
 ARTERIAL_FLOW = Derived(
     "fp_arterial",
     "mL/100mL/min",
@@ -178,6 +234,18 @@ MTT_ONE = Derived(
     lambda fp, vd, hematocrit: 6000.0 * vd / fp,
 )
 
+DUAL_INPUT_EXTENDED_TOFTS = Model(
+    "dual_input_extended_tofts",
+    "dual-input extended Tofts",
+    "M.IC1.999",
+    "Berks et al., J Open Source Softw 6:3523, 2021",
+    (KTRANS_MIXED, HAF, VE_TOFTS, VP_TOFTS, SHIFT, SHIFT_PORTAL),
+    (KEP_TOFTS,),
+    terms=_tofts,
+    starts=Recipe(_tofts_nodes, _tofts_start, share="haf"),
+    inputs=2,
+    profiled="haf",
+)
 DUAL_INPUT_ONE_COMPARTMENT = Model(
     "dual_input_one_compartment",
     "dual-input one compartment",
