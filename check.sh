@@ -12,6 +12,10 @@ else
   clang-format -i src/native/*.[ch]pp
 fi
 lint-imports
-mypy
-# Two processes: the tests are many and small.
-pytest -n 2 --dist loadfile
+# One process checks the types beside the two that test: the tests are many and small.
+mypy &
+types=$!
+failed=0
+pytest -n 2 --dist loadfile || failed=$?
+wait "$types" || failed=$?
+exit "$failed"

@@ -62,15 +62,14 @@ def test_independent_voxels_of_noise_of_known_correlation(sigma: float) -> None:
     assert np.median(found) == pytest.approx(truth, rel=0.25)
 
 
-@pytest.mark.parametrize("statistic", ["mean", "median"])
 @pytest.mark.parametrize("side", [1, 2, 4, 12])
 @pytest.mark.parametrize("sigma", [0.0, 1.0])
-def test_no_change_is_found_where_there_is_none(statistic: str, side: int, sigma: float) -> None:
+def test_no_change_is_found_where_there_is_none(side: int, sigma: float) -> None:
     """At most about one in twenty regions, of any size and correlation, in uneven tissue."""
     rng = np.random.default_rng([side, int(sigma)])
     where = np.zeros(GRID, bool)
     where[4 : 4 + side, 4 : 4 + side, 1 : 1 + min(side, 4)] = True
-    false = 0
+    false = {"mean": 0, "median": 0}
     for _ in range(200):
         truth = np.exp(0.3 * rng.normal(size=GRID))
         noise = [smooth(rng, sigma) for _ in "ab"]
@@ -78,14 +77,16 @@ def test_no_change_is_found_where_there_is_none(statistic: str, side: int, sigma
         profile = correlation_profile(b - a, np.ones(GRID, bool))
         number = independent_voxels(np.where(where, b - a, 0.0), where, profile)
         change = (b - a)[where]
-        found = spread(
-            statistic_of(change, statistic),
-            influences(change, statistic),
-            np.full(change.size, 0.08 * (np.pi / 2 if statistic == "median" and side > 1 else 1)),
-            number,
-        )
-        false += abs(found.value) > quantile(found.freedom) * found.error
-    assert false <= 20
+        for statistic in false:
+            wider = np.pi / 2 if statistic == "median" and side > 1 else 1
+            found = spread(
+                statistic_of(change, statistic),
+                influences(change, statistic),
+                np.full(change.size, 0.08 * wider),
+                number,
+            )
+            false[statistic] += abs(found.value) > quantile(found.freedom) * found.error
+    assert max(false.values()) <= 20
 
 
 def test_a_change_of_three_standard_errors_is_found() -> None:

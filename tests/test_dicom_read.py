@@ -312,8 +312,8 @@ def test_philips_scale(tmp_path: Path, kind: str) -> None:
     assert shown == (kind != "some")
 
 
-@pytest.mark.parametrize("kind", ["value", "range", "unsigned", "implicit"])
-def test_padding_is_not_measured(tmp_path: Path, kind: str) -> None:
+def padded_series(folder: Path, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Write a series of four times with padding, and return its numbers and where they are it."""
     stored = np.random.default_rng(3).integers(0, 4096, (6, 5, 3, 4)).astype(np.int16)
     stored[0, :2] = stored[5, 4, 2, 1] = -2000
     if kind == "range":
@@ -329,18 +329,29 @@ def test_padding_is_not_measured(tmp_path: Path, kind: str) -> None:
         if kind == "range":
             dataset.add_new("PixelPaddingRangeLimit", "SS", -1990)
 
-    for path in write_classic(tmp_path, one, edit):
+    for path in write_classic(folder, one, edit):
         if kind == "implicit":
             dataset = pydicom.dcmread(path)
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             dataset.save_as(path, implicit_vr=True, little_endian=True)
+    return stored, (stored == -2000) | ((stored == -1990) & (kind == "range"))
+
+
+@pytest.mark.parametrize("kind", ["value", "range", "unsigned", "implicit"])
+def test_padding_is_masked_however_it_is_declared(tmp_path: Path, kind: str) -> None:
+    stored, padded = padded_series(tmp_path, kind)
     read = read_series(tmp_path)
     assert read.data.dtype == np.int16
     np.testing.assert_array_equal(read.data, stored)
-    padded = (stored == -2000) | ((stored == -1990) & (kind == "range"))
     np.testing.assert_array_equal(read.mask, ~padded.any(axis=3))
+    assert (~read.mask).sum() == 7
+
+
+def test_padding_is_not_measured(tmp_path: Path) -> None:
+    _, padded = padded_series(tmp_path, "range")
+    read = read_series(tmp_path)
     mask = tmp_path.with_name("mask.nii.gz")
-    nib.save(nib.Nifti1Image(np.ones(stored.shape[:3], np.uint8), read.affine), mask)
+    nib.save(nib.Nifti1Image(np.ones(read.data.shape[:3], np.uint8), read.affine), mask)
     once = ~padded.all(axis=3) & ~read.mask
     assert once.sum() == 1
     for quantity in ("hu", "enhancement"):

@@ -178,7 +178,7 @@ def test_data_set_1_with_the_input_known_at_100_hz(
 
 def test_data_set_2_reaches_the_best_of_many_starts() -> None:
     aif = artery("parker", TWO_PHASE[-1] + 5, onset=0.0)
-    curves, _ = study(np.random.default_rng(20263), 100, aif)
+    curves, _ = study(np.random.default_rng(20263), 50, aif)
     maps = kety.fit(curves, TWO_PHASE, aif, bounds=PAPER, mask=everywhere(curves))
     best = [naive.least_cost(y, TWO_PHASE, aif, PAPER, 10)[0] for y in curves]
     excess = maps.cost.values / best - 1
@@ -261,7 +261,7 @@ TIGHT = {"ktrans": (0.1, 0.3), "kep": (0.7, 1.3), "vb": (0.03, 0.07), "delay": (
 )
 def test_the_optimum_within_tight_bounds(chosen: list[str]) -> None:
     aif = artery("georgiou", TWO_PHASE[-1] + 5)
-    curves, _ = study(np.random.default_rng(6), 24, aif)
+    curves, _ = study(np.random.default_rng(6), 12, aif)
     bounds = {n: TIGHT[n] for n in chosen}
     maps = kety.fit(curves, TWO_PHASE, aif, bounds=bounds, dtype="float64", mask=everywhere(curves))
     every = {p.name: p.bounds for p in MODELS["extended_tofts"].parameters} | bounds
@@ -364,7 +364,7 @@ def test_weights_give_the_weighted_optimum_and_an_unweighted_cost() -> None:
     aif = artery("georgiou", TWO_PHASE[-1] + 5)
     rng = np.random.default_rng(10)
     weights = rng.uniform(0.05, 3.0, len(TWO_PHASE))
-    curves, _ = study(rng, 24, aif, noise=0.0)
+    curves, _ = study(rng, 12, aif, noise=0.0)
     curves += rng.normal(0.0, NOISE, curves.shape) / np.sqrt(weights)
     bounds = {**PAPER, "delay": (-5.0, 15.0)}
     maps = kety.fit(

@@ -990,9 +990,9 @@ def test_strength_of_equation_3_chosen_from_a_part_serves_the_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The penalty is divided by the number of voxels, so a part of them takes a smaller lambda."""
-    one = simulate_lesions((64, 64, 1), noise=12.0, seed=5, keep_clean=True)
+    one = simulate_lesions((48, 48, 1), noise=12.0, seed=5, keep_clean=True)
     assert one.clean is not None
-    noise = np.random.default_rng(5).normal(0.0, 12.0, (64, 64, len(one.times)))
+    noise = np.random.default_rng(5).normal(0.0, 12.0, (48, 48, len(one.times)))
     curves = one.clean[10, 10, 0] + noise
     joint = Joint("spatial", neighbours=8, scaled=False)
 
@@ -1001,7 +1001,7 @@ def test_strength_of_equation_3_chosen_from_a_part_serves_the_whole(
         return float(maps.attrs["joint_strength"])
 
     whole = chosen()
-    monkeypatch.setattr(hyper, "ENOUGH", 1024)
+    monkeypatch.setattr(hyper, "ENOUGH", 576)
     part = chosen()
     assert 0 < whole < np.inf
     assert 0.5 * whole <= part <= 2.0 * whole
