@@ -73,7 +73,7 @@ KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const La
 // they fell several times as far as the quadratic promises. In double precision, which is there for
 // the last digits, only what is far off is left out. (A card's thread has one start: none is.)
 template <class T>
-constexpr T kTrust = sizeof(T) == 4 ? T(6) : T(1e4);
+constexpr T kTrust = sizeof(T) == 4 ? T(12) : T(1e4);
 template <class T, int P>
 KETY_STAGE int still_in_question(int active, int tasks, Walks<T, P>& s) {
   int kept = 0;

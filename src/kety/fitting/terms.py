@@ -213,7 +213,7 @@ def solve_from(
         "xfloor": [s * (1e-5 if single else 1e-11) for s in smallest],
         # In double the search for the last digits of curves without noise may be long.
         "max_evaluations": options.max_evaluations * (1 if single else 4),
-        "ftol": options.ftol if options.ftol is not None else (3e-6 if single else 1e-9),
+        "ftol": options.ftol if options.ftol is not None else (1e-6 if single else 1e-9),
         "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-11),
         "rounding": 1e-13 if single else 1e-31,
         "frames_used": int((kernel.weights > 0).sum()),
