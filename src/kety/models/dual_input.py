@@ -244,7 +244,7 @@ DUAL_INPUT_EXTENDED_TOFTS = Model(
     terms=_tofts,
     starts=Recipe(_tofts_nodes, _tofts_start, share="haf"),
     inputs=2,
-    profiled="haf",
+    profiled="delay_portal",
 )
 DUAL_INPUT_ONE_COMPARTMENT = Model(
     "dual_input_one_compartment",
