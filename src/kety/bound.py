@@ -48,7 +48,8 @@ def cramer_rao(
     `KetyError` is raised for fewer frames than unknowns too. It may be (T,), one for each frame.
     """
     record, frames = get_model(model), checked_times(times)
-    simulate_curves(parameters, frames[-1:], aif, model, portal=portal)  # for its checks
+    # For its checks; of all frames, as a model of equations is compiled for their number.
+    simulate_curves(parameters, frames, aif, model, portal=portal)
     delays = {p.name: 0.0 for p in record.parameters if p.is_delay}
     given = [np.asarray({**delays, **parameters}[n], np.float64) for n in record.names]
     values = dict(zip(record.names, np.broadcast_arrays(*map(np.atleast_1d, given)), strict=True))
