@@ -13,6 +13,7 @@ MOST_REGISTERS = 255
 # Enough of units, precisions and cards to find what does not compile; each takes seconds.
 CHOSEN = [
     ("fit", "float32", "sm_80"),
+    ("fit", "float32", "sm_90"),
     ("fit", "float64", "sm_90"),
     ("direct", "float32", "sm_90"),
     ("joint", "float64", "sm_80"),

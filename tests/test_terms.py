@@ -22,6 +22,7 @@ each_model = pytest.mark.parametrize("model", SEVERAL)
 # Between the default bounds, with capillaries that empty in milliseconds and none that exchange.
 WIDE = {
     "fp": st.floats(0.5, 500.0),
+    "ktrans": st.floats(0.0, 5.0),
     "ps": st.one_of(st.just(0.0), st.floats(1e-6, 5.0)),
     "ve": st.one_of(st.just(1e-4), st.floats(1e-4, 1.0)),
     "vp": st.one_of(st.just(1e-4), st.floats(1e-4, 1.0)),
@@ -60,7 +61,8 @@ def cases(
 def size_of(model: str, values: dict[str, float], aif: InputFunction) -> float:
     """The scale of a curve's rounding errors: its terms, which may cancel."""
     peak = 2.0 * np.abs(aif.concentration).max() / (1.0 - aif.hematocrit)
-    flow = values["fp"] / 6000.0 * (75.0 if model == "aath" else 20.0)
+    flow = values["fp"] / 6000.0 if "fp" in values else values["ktrans"] / 60.0
+    flow *= 75.0 if model == "aath" else 20.0
     held = sum(values.get(n, 0.0) for n in ("ve", "vp", "vd"))
     return float(peak * max(min(flow, 1.0), 0.02 * held, 1e-3) + values.get("c0", 0.0))
 

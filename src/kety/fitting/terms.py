@@ -28,6 +28,8 @@ Doubles = NDArray[np.float64]
 
 LEVELS = (5.0 / 60, 10.0 / 60, 20.0 / 60)
 """Rates (1/s) that the sets of pieces are cut for; beyond the last the core takes exponentials."""
+FTOL_SINGLE = 1e-6
+"""Relative fall of the sum of squares that no longer matters in single precision."""
 SMALLEST = {"mL/100mL/min": 1e-3, "1/min": 6e-4, "mL/mL": 1e-4, "s": 1e-2, "1": 1e-4}
 """Sizes of a parameter, by its unit, below which a change of it is nothing."""
 
@@ -213,7 +215,7 @@ def solve_from(
         "xfloor": [s * (1e-5 if single else 1e-11) for s in smallest],
         # In double the search for the last digits of curves without noise may be long.
         "max_evaluations": options.max_evaluations * (1 if single else 4),
-        "ftol": options.ftol if options.ftol is not None else (1e-6 if single else 1e-9),
+        "ftol": options.ftol if options.ftol is not None else (FTOL_SINGLE if single else 1e-9),
         "xtol": options.xtol if options.xtol is not None else (1e-6 if single else 1e-11),
         "rounding": 1e-13 if single else 1e-31,
         "frames_used": int((kernel.weights > 0).sum()),
@@ -281,6 +283,7 @@ def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     further = problem.initial or not single
 
     search = prepare_pairs(kernel, options, tables)
+    quick = options if options.ftol is not None else replace(options, ftol=FTOL_SINGLE)
 
     def exact(curves: NDArray[Any], starts: Starts) -> KernelFit:
         return solve_from(kernel, options, curves, starts, problem.dtype)
@@ -292,13 +295,14 @@ def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
         if further:
             go_further(kernel, nodes, curves, result, exact)
         if problem.dtype == np.float32:
-            # Whether a parameter is determined is a matter of cancellation: float64 decides.
+            # Whether a parameter is determined is a matter of cancellation: float64 decides, on a
+            # solution that need be no better than this one.
             unsure = np.flatnonzero(result.status == Status.NOT_IDENTIFIABLE)
             if len(unsure):
                 start = result.parameters[unsure].astype(np.float64)
                 one_each = np.arange(len(unsure) + 1, dtype=np.int64)
                 again = Starts(one_each, start, bands_of(nodes.bands, start[:, delay]))
-                double = solve_from(kernel, options, curves[unsure], again, np.float64)
+                double = solve_from(kernel, quick, curves[unsure], again, np.float64)
                 place(result, unsure, double)
         result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE
         return result
