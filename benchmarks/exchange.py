@@ -24,7 +24,13 @@ TOLERANCE = 1e-10  # of the SciPy fits
 CLOSE, FAR = 1e-4, 1e-2  # relative excess of the sum of squares
 NOISE = 3.0  # HU, of an input whose peak is 300 HU
 BY_TERMS = tuple(name for name, model in kety.MODELS.items() if model.terms is not None)
-COMPARED = ("2cxm", "2cum", "aath", "dual_input_one_compartment")
+COMPARED = (
+    "2cxm",
+    "2cum",
+    "aath",
+    "dual_input_extended_tofts",
+    "dual_input_one_compartment",
+)
 RECOVERED, EXACT = 500, 1e-6  # voxels; relative error that counts as exact
 SPEED_VOXELS, SPEED_REPEATS = 500_000, 3
 

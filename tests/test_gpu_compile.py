@@ -12,21 +12,25 @@ from kety.fitting.cuda import compiler
 MOST_REGISTERS = 255
 # Enough of units, precisions and cards to find what does not compile; each takes seconds.
 CHOSEN = [
-    ("fit", "float32", "sm_80"),
-    ("fit", "float32", "sm_90"),
-    ("fit", "float64", "sm_90"),
-    ("direct", "float32", "sm_90"),
-    ("joint", "float64", "sm_80"),
-    ("joint", "float32", "sm_90"),
-    ("terms", "float32", "sm_80"),
+    ("fit", "float32", "sm_80", 5),
+    ("fit", "float32", "sm_90", 5),
+    ("fit", "float64", "sm_90", 5),
+    ("direct", "float32", "sm_90", 5),
+    ("joint", "float64", "sm_80", 5),
+    ("joint", "float32", "sm_90", 5),
+    ("graph", "float32", "sm_90", 4),
+    ("graph", "float64", "sm_80", 5),
+    ("graph", "float64", "sm_90", 8),
+    ("terms", "float32", "sm_80", 5),
 ]
 KERNELS = {
     "fit": {"search", "climb", "again", "climb_again", "starts", "polish", "write"},
     "direct": {"search_begin", "nelder_mead", "search_best", "evolution"},
     "terms": {"forward", "normals", "begin", "walk", "write"},
-    "joint": {"normals_at", "metric", "rows", "blocks", "dot", "gather", "pull", "factor"},
+    "joint": {"normals_at"},
+    "graph": {"metric", "rows", "blocks", "dot", "gather", "pull", "factor"},
 }
-PREFIX = {"fit": "fit_", "terms": "terms_", "joint": "sweep_"}
+PREFIX = {"fit": "fit_", "terms": "terms_", "graph": "sweep_"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,9 +41,9 @@ def _compiler() -> None:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(("unit", "precision", "arch"), CHOSEN)
-def test_it_compiles_without_spilling(unit: str, precision: str, arch: str) -> None:
-    made = compiler.compile_unit(unit, precision, arch)
+@pytest.mark.parametrize(("unit", "precision", "arch", "size"), CHOSEN)
+def test_it_compiles_without_spilling(unit: str, precision: str, arch: str, size: int) -> None:
+    made = compiler.compile_unit(unit, precision, arch, size)
     assert made.cubin[:4] == b"\x7fELF"
     usage = {u.kernel: u for u in made.usage()}
     prefix = PREFIX.get(unit, "")

@@ -21,9 +21,9 @@ import pytest
 from scipy.sparse import csr_array
 
 import kety
-from cases import TWO_PHASE, Floats, artery, assert_same, options_of, study
+from cases import NOISE, TWO_PHASE, Floats, artery, assert_same, options_of, study
 from emulated_card import PATTERN, Cupy, emulated_card
-from kety import Joint, KetyError, Status, VarProLM, _native
+from kety import MODELS, Joint, KetyError, Status, VarProLM, _native
 from kety.fitting import cuda, solve
 from kety.fitting.cuda import card as cards
 from kety.fitting.cuda.card import Card, card_or_reason
@@ -35,6 +35,8 @@ from kety.fitting.discretize import Discretization
 from kety.fitting.engine import KernelFit
 from kety.fitting.optimizers import DifferentialEvolution, NelderMead
 from kety.fitting.problem import Problem, make_problem
+from kety.joint.block_system import BlockSystem
+from kety.joint.graph import Graph
 from kety.joint.normals import make_voxels
 
 # Without fused operations, as the plain build, the arithmetic is the same to the last digit.
@@ -279,9 +281,13 @@ def test_normal_equations(
     np.testing.assert_array_equal(again.cost, found.cost[5:20])
 
 
-@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize(
+    ("size", "single"), [(4, False), (4, True), (3, False), (5, False), (7, False), (8, False)]
+)
 @pytest.mark.parametrize(("multigrid", "strength"), [(False, 1.0), (True, 1e3)])
-def test_systems_on_a_graph(card: Card, single: bool, multigrid: bool, strength: float) -> None:
+def test_systems_on_a_graph(
+    card: Card, size: int, single: bool, multigrid: bool, strength: float
+) -> None:
     place = np.arange(576).reshape(24, 24)
     a = np.concatenate([place[:, 1:].ravel(), place[1:].ravel()])
     b = np.concatenate([place[:, :-1].ravel(), place[:-1].ravel()])
@@ -290,49 +296,58 @@ def test_systems_on_a_graph(card: Card, single: bool, multigrid: bool, strength:
     edges = csr_array((np.ones(len(ends[0]), np.float32), ends), (count, count))
     edges.sort_indices()
     rng = np.random.default_rng(62)
-    i, j = np.tril_indices(4)
+    i, j = np.tril_indices(size)
 
     def matrices() -> Floats:
-        root = rng.normal(size=(count, 4, 6))
+        root = rng.normal(size=(count, size, size + 2))
         return np.ascontiguousarray((root @ root.swapaxes(1, 2))[:, i, j])
 
-    metric, block, right = matrices(), matrices(), rng.normal(size=(count, 4))
-    free = (rng.integers(0, 16, count) | 1).astype(np.uint8)
+    metric, block, right = matrices(), matrices(), rng.normal(size=(count, size))
+    free = (rng.integers(0, 1 << size, count) | 1).astype(np.uint8)
     damping = rng.uniform(0.0, 0.1, count)
     rows, columns = edges.indptr.astype(np.int64), edges.indices.astype(np.int32)
-    systems = (
-        _native.GraphSystem(rows, columns, edges.data, single, 1, ""),
-        GraphOnCard(card, rows, columns, edges.data, single),
-    )
+    here: Any
+    if size == 4:
+        here = _native.GraphSystem(rows, columns, edges.data, single, 1, "")
+    else:
+        here = BlockSystem(Graph(rows, columns, edges.data))
+    systems = here, GraphOnCard(card, rows, columns, edges.data, single, size)
     found = []
     for system in systems:
         system.prepare(metric, strength, multigrid)
         system.blocks(block, damping, free)
-        x, y = np.zeros((count, 4)), np.empty((count, 4))
+        x, y = np.zeros((count, size)), np.empty((count, size))
         steps, rest = system.solve(right, x, 1e-6 if not single else 1e-4, 500)
         system.penalty(right, y)
-        found.append((steps, rest, x, y, system.levels))
+        found.append((steps, rest, x, y))
     first, second = found
-    assert second[4] == first[4]
-    assert (second[4] > 2) == multigrid
-    assert abs(second[0] - first[0]) <= 2
+    assert (systems[1].levels > 2) == multigrid
+    if size == 4:
+        assert here.levels == systems[1].levels
+        assert abs(second[0] - first[0]) <= 2
     assert second[1] < 1e-4
     np.testing.assert_allclose(second[2], first[2], atol=1e-3 * np.abs(first[2]).max())
     np.testing.assert_allclose(second[3], first[3], rtol=1e-9, atol=1e-9)
-    again = np.zeros((count, 4))
-    systems[1].solve(np.zeros((count, 4)), again, 1e-6, 10)
+    again = np.zeros((count, size))
+    systems[1].solve(np.zeros((count, size)), again, 1e-6, 10)
     np.testing.assert_array_equal(again, 0.0)
 
 
-def test_a_joint_estimate(card: Card, aif: kety.InputFunction) -> None:
-    curves, _ = study(np.random.default_rng(63), 144, aif)
-    image, mask = curves.reshape(12, 12, 37), np.ones((12, 12), bool)
+@pytest.mark.parametrize(("model", "edge"), [("extended_tofts", 12), ("2cxm", 6)])
+def test_a_joint_estimate(card: Card, aif: kety.InputFunction, model: str, edge: int) -> None:
+    # Of less noise for exchange: a rounding leads to another minimum where it is hardly determined.
+    noise = NOISE if model == "extended_tofts" else 0.3 * NOISE
+    curves, _ = study(np.random.default_rng(63), edge * edge, aif, model=model, noise=noise)
+    image, mask = curves.reshape(edge, edge, 37), np.ones((edge, edge), bool)
     joint = Joint("graph", strength=4.0)
     options: dict[str, Any] = {"mask": mask, "joint": joint, "dtype": "float64"}
-    there = kety.fit(image, TWO_PHASE, aif, device="cuda", **options)
-    here = kety.fit(image, TWO_PHASE, aif, **options)
+    launched = len(card.cupy.launched)
+    there = kety.fit(image, TWO_PHASE, aif, model, device="cuda", **options)
+    here = kety.fit(image, TWO_PHASE, aif, model, **options)
     assert there.attrs["device"] == "cuda: an emulated card"
-    moved = np.abs(there.ktrans - here.ktrans) / here.ktrans_se
+    assert "sweep_rows" in card.cupy.launched[launched:]
+    name = MODELS[model].names[0]
+    moved = np.abs(there[name] - here[name]) / here[f"{name}_se"]
     assert float(moved.quantile(0.99)) < 0.1
 
 

@@ -1,15 +1,14 @@
-// The 4 x 4 blocks of a system on a graph of voxels, packed lower triangles: what the penalty adds
+// The P x P blocks of a system on a graph of voxels, packed lower triangles: what the penalty adds
 // to them, and their factors.
 #pragma once
 #include "lanes.hpp"
 
 // Cholesky factor of a packed matrix over the free parameters; those held or undetermined are left
 // out. The diagonal holds inverse pivots.
-template <class T>
+template <class T, int P = 4>
 KETY_FN void factor(const double* m, unsigned free, T* out) {
-  constexpr int P = 4;
   auto at = [](int i, int j) { return i * (i + 1) / 2 + j; };
-  double scale[P], f[10];
+  double scale[P], f[P * (P + 1) / 2];
   for (int i = 0; i < P; ++i) {
     const double d = m[at(i, i)];
     scale[i] = (free >> i & 1) && d > 0 ? 1 / __builtin_sqrt(d) : 0;
@@ -36,18 +35,20 @@ KETY_FN void factor(const double* m, unsigned free, T* out) {
 }
 
 // What the penalty adds to A's diagonal block of voxel i, strength/2 (d_i Q_i + sum_j w_ij Q_j).
-template <class T>
+template <class T, int P = 4>
 KETY_FN void pull_block(long i, const long long* row, const int* column, const float* weight,
                         double strength, const T* metric, T* pulled) {
-  double around[10] = {}, total = 0;
+  constexpr int kPacked = P * (P + 1) / 2;
+  double around[kPacked] = {}, total = 0;
   for (long long k = row[i]; k < row[i + 1]; ++k) {
     const double w = weight[k];
-    const T* q = metric + static_cast<long>(column[k]) * 10;
-    for (int c = 0; c < 10; ++c) around[c] += w * q[c];
+    const T* q = metric + static_cast<long>(column[k]) * kPacked;
+    for (int c = 0; c < kPacked; ++c) around[c] += w * q[c];
     total += w;
   }
-  for (int c = 0; c < 10; ++c)
-    pulled[i * 10 + c] = static_cast<T>(0.5 * strength * (total * metric[i * 10 + c] + around[c]));
+  for (int c = 0; c < kPacked; ++c)
+    pulled[i * kPacked + c] =
+        static_cast<T>(0.5 * strength * (total * metric[i * kPacked + c] + around[c]));
 }
 
 // A data block with its diagonal times 1 + damping.

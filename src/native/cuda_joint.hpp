@@ -1,10 +1,7 @@
-// Joint estimation on a GPU: normal equations of every voxel, and the passes over a system on a
-// graph of voxels.
-#include "blocks.hpp"
+// Joint estimation on a GPU: normal equations of every voxel.
 #include "cuda.hpp"
 #include "cuda_types.hpp"
 #include "normals.hpp"
-#include "sweep.hpp"
 
 using namespace KETY_NS;
 using T = KETY_REAL;
@@ -20,71 +17,4 @@ KETY_KERNEL normals_at(NormalsCard* card) {
     else
       normals_of_voxels<T, 1, false>(*card, own.problem, level, &v, 1, tile, nullptr);
   }
-}
-
-// The sum of a block's values by halves, in an order that is always the same.
-constexpr int kSweepThreads = 128;
-KETY_FN void sum_block(double value, double* partial) {
-  KETY_SHARED double sums[kSweepThreads];
-  sums[threadIdx.x] = value;
-  barrier();
-  for (int half = kSweepThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-    barrier();
-  }
-  if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
-}
-
-// A row for each thread; y'x of each block in `partial`.
-KETY_KERNEL sweep_metric(SweepCard* card) {
-  const long i = KETY_INDEX;
-  if (i < card->rows) metric_range<T>(*card, i, i + 1);
-}
-KETY_KERNEL sweep_rows(SweepCard* card) {
-  const long i = KETY_INDEX;
-  sum_block(i < card->rows ? rows_range<T>(*card, i, i + 1) : 0.0, card->partial);
-}
-KETY_KERNEL sweep_blocks(SweepCard* card) {
-  const long i = KETY_INDEX;
-  sum_block(i < card->rows ? blocks_range<T>(*card, i, i + 1) : 0.0, card->partial);
-}
-KETY_KERNEL sweep_dot(SweepCard* card) {
-  const T *x = static_cast<const T*>(card->x), *b = static_cast<const T*>(card->b);
-  double sum = 0;
-  const long i = KETY_INDEX;
-  if (i < card->rows)
-    for (int c = 0; c < 4; ++c) sum += static_cast<double>(x[4 * i + c]) * b[4 * i + c];
-  sum_block(sum, card->partial);
-}
-
-// Sums, or means, over the members of groups: (rows, width) to (groups, width).
-KETY_KERNEL sweep_gather(SweepCard* card) {
-  const T* from = static_cast<const T*>(card->from);
-  T* to = static_cast<T*>(card->to);
-  const long i = KETY_INDEX;
-  if (i >= card->groups * card->width) return;
-  const long g = i / card->width, c = i % card->width;
-  const long long begin = card->member_first[g], end = card->member_first[g + 1];
-  T sum = 0;
-  for (long long k = begin; k < end; ++k)
-    sum += from[static_cast<long>(card->member[k]) * card->width + c];
-  to[i] = card->mean ? sum / static_cast<T>(end - begin) : sum;
-}
-
-KETY_KERNEL sweep_pull(SweepCard* card) {
-  const long i = KETY_INDEX;
-  if (i < card->rows)
-    pull_block(i, card->row, card->column, card->weight, card->strength,
-               static_cast<const T*>(card->metric), static_cast<T*>(card->to));
-}
-
-// The factor of A's diagonal blocks.
-KETY_KERNEL sweep_factor(SweepCard* card) {
-  const long i = KETY_INDEX;
-  if (i >= card->rows) return;
-  const T *block = static_cast<const T*>(card->block),
-          *pulled = static_cast<const T*>(card->pulled);
-  double a[10];
-  for (int c = 0; c < 10; ++c) a[c] = static_cast<double>(block[10 * i + c]) + pulled[10 * i + c];
-  factor(a, card->free[i], static_cast<T*>(card->to) + 10 * i);
 }

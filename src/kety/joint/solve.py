@@ -58,6 +58,7 @@ TOO_STRONG = 1e4
 """Strength times mean degree that single precision does not hold beside the data."""
 FIRST_DAMPING = 1e-4
 NATIVE_SIZE = 4
+MOST_ON_CARD = 8
 """Parameters of a voxel that the core's systems are made for."""
 
 System: TypeAlias = "GraphSystem | GraphOnCard | BlockSystem"
@@ -216,11 +217,14 @@ def graph_system(
 
     graph = penalty.graph
     system: System
-    if card is not None and size_of(penalty.metric) == NATIVE_SIZE:
+    size = size_of(penalty.metric)
+    if card is not None and size <= MOST_ON_CARD:
         from kety.fitting.cuda.graph import GraphOnCard
 
-        system = GraphOnCard(card, graph.rows, graph.columns, graph.weights, single)
-    elif size_of(penalty.metric) == NATIVE_SIZE:
+        # Blocks of models of several terms are nearly singular: in double, as off the card.
+        single = single and size == NATIVE_SIZE
+        system = GraphOnCard(card, graph.rows, graph.columns, graph.weights, single, size)
+    elif size == NATIVE_SIZE:
         system = _native.GraphSystem(graph.rows, graph.columns, graph.weights, single, threads, "")
     else:
         system = BlockSystem(graph)

@@ -23,6 +23,7 @@ ENTRY_UNITS: Final = {
     "direct": "cuda_direct.hpp",
     "terms": "cuda_terms.hpp",
     "joint": "cuda_joint.hpp",
+    "graph": "cuda_graph.hpp",
 }
 _LIBRARIES: Final = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 _BUILTINS: Final = "libnvrtc-builtins.so*"
@@ -131,7 +132,7 @@ def compile_unit(unit: str, precision: str, arch: str, size: int = SIZES[0]) -> 
 
     Parameters
     ----------
-    unit : {"fit", "direct", "terms", "joint"}
+    unit : {"fit", "direct", "terms", "joint", "graph"}
     precision : {"float32", "float64"}
     arch : str
         Such as ``"sm_90"``.

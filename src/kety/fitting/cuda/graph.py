@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kety.fitting.cuda.card import THREADS, Call, Card, new_call
+from kety.fitting.engine import packed
 
 RELAX: Final = 0.65
 """Of the smoother: the blocks alone would overshoot on the edges."""
 COARSEST_SWEEPS: Final = 16
-P, PACKED = 4, 10
 
 
 @dataclass(eq=False)
@@ -26,6 +26,7 @@ class Level:
     card: Card
     dtype: Any
     count: int
+    size: int
     rows: Any
     columns: Any
     weights: Any
@@ -40,14 +41,19 @@ class Level:
         return self.arrays[name]
 
     def allocate(self) -> None:
-        """Blocks (n, 10), vectors (n, 4) and free parameters (n)."""
+        """Blocks (n, P (P + 1) / 2), vectors (n, P) and free parameters (n)."""
         n, empty = self.count, self.card.empty
         for name in ("metric", "pulled", "block", "pivot"):
-            self.arrays[name] = empty(n * PACKED, self.dtype)
+            self.arrays[name] = empty(n * self.packed, self.dtype)
         for name in ("b", "z", "a", "u"):
-            self.arrays[name] = empty(n * P, self.dtype)
+            self.arrays[name] = empty(n * self.size, self.dtype)
         self.arrays["free"] = empty(n, np.uint8)
         self.arrays["partial"] = empty(self.blocks, np.float64)
+
+    @property
+    def packed(self) -> int:
+        """Elements of a block."""
+        return self.size * (self.size + 1) // 2
 
     @property
     def blocks(self) -> int:
@@ -73,7 +79,7 @@ class Level:
     def run(self, name: str, blocks: int | None = None) -> None:
         """Launch a kernel on its record."""
         kernel, call = self.calls[name]
-        launched = self.card.kernel("joint", kernel, self.dtype)
+        launched = self.card.kernel("graph", kernel, self.dtype, self.size)
         call.launch(launched, self.blocks if blocks is None else blocks)
 
     def total(self) -> float:
@@ -91,6 +97,8 @@ class GraphOnCard:
         A sparse symmetric matrix without diagonal.
     single : bool
         Whether linear systems are solved in float32; the penalty is applied in float64.
+    size : int
+        Parameters P of a voxel, at most 8.
     """
 
     def __init__(
@@ -100,9 +108,11 @@ class GraphOnCard:
         columns: NDArray[np.int32],
         weights: NDArray[np.float32],
         single: bool,
+        size: int = 4,
     ) -> None:
         self._card, self._dtype = card, np.dtype(np.float32 if single else np.float64)
         self._graph = rows, columns, weights
+        self._size = size
         self._count = len(rows) - 1
         self._alone = np.diff(rows) == 0
         self._stream = card.stream()
@@ -115,7 +125,7 @@ class GraphOnCard:
         return upload(rows, np.int64), upload(columns, np.int32), upload(weights, np.float32)
 
     def _level(self, there: tuple[Any, Any, Any], count: int, dtype: Any) -> Level:
-        level = Level(self._card, dtype, count, *there)
+        level = Level(self._card, dtype, count, self._size, *there)
         level.allocate()
         return level
 
@@ -135,7 +145,7 @@ class GraphOnCard:
             self._levels.append(self._level(there, count, self._dtype))
 
     def prepare(self, metric: NDArray[np.float64], strength: float, multigrid: bool) -> None:
-        """Metrics Q (V, 10) of every voxel and the penalty's strength."""
+        """Metrics Q (V, P (P + 1) / 2) of every voxel and the penalty's strength."""
         if not self._levels:
             self._levels = [self._level(self._there, self._count, self._dtype)]
             # The penalty's own: in double, without data.
@@ -151,7 +161,9 @@ class GraphOnCard:
         exact.call("rows", "sweep_rows", strength, x="z", u="u", y="a")
         for number, level in enumerate(self._levels[: self._used]):
             self._calls(number, level, strength)
-        top.arrays |= {n: self._card.empty(self._count * P, self._dtype) for n in ("p", "ap")}
+        top.arrays |= {
+            n: self._card.empty(self._count * self._size, self._dtype) for n in ("p", "ap")
+        }
         top.call("metric_p", "sweep_metric", strength, x="p", u="u")
         own = {"block": "block", "free": "free"}
         top.call("rows_p", "sweep_rows", strength, x="p", u="u", y="ap", **own)
@@ -181,16 +193,16 @@ class GraphOnCard:
             groups = {"member_first": level.member_first, "member": level.members}
             groups |= {"groups": level.groups}
             for name, source, target, width, mean in (
-                ("means", "metric", "metric", PACKED, 1),
-                ("sums", "block", "block", PACKED, 0),
-                ("down", "a", "b", P, 0),
+                ("means", "metric", "metric", level.packed, 1),
+                ("sums", "block", "block", level.packed, 0),
+                ("down", "a", "b", level.size, 0),
             ):
                 ends = {"from": level[source], "to": coarse[target]}
                 level.call(name, "sweep_gather", strength, width=width, mean=mean, **ends, **groups)
 
     def _gather(self, number: int, name: str) -> None:
         level = self._levels[number]
-        width = P if name == "down" else PACKED
+        width = level.size if name == "down" else level.packed
         level.run(name, -(-level.groups * width // THREADS))
 
     def blocks(
@@ -199,10 +211,10 @@ class GraphOnCard:
         damping: NDArray[np.float64],
         free: NDArray[np.unsignedinteger[Any]],
     ) -> None:
-        """Data blocks D (V, 10), their diagonal times 1 + ``damping`` (V,), and ``free`` parameters
-        (V,) as bits."""
-        raised = block.copy()
-        raised[:, [0, 2, 5, 9]] *= (1.0 + damping)[:, None]
+        """Data blocks D (V, P (P + 1) / 2), their diagonal times 1 + ``damping`` (V,), and ``free``
+        parameters (V,) as bits."""
+        raised, each = block.copy(), np.arange(self._size)
+        raised[:, packed(each, each)] *= (1.0 + damping)[:, None]
         stream = self._stream
         with stream:
             top = self._levels[0]
@@ -221,7 +233,7 @@ class GraphOnCard:
             stream.synchronize()
 
     def _mask(self, free: NDArray[np.uint8], dtype: Any) -> Any:
-        bits = (free[:, None] >> np.arange(P, dtype=np.uint8)) & 1
+        bits = (free[:, None] >> np.arange(self._size, dtype=np.uint8)) & 1
         mask = self._card.upload(bits.ravel(), dtype)
         self._card.settle()
         return mask
@@ -236,7 +248,7 @@ class GraphOnCard:
         top, stream = self._levels[0], self._stream
         card, real = self._card, self._dtype
         r, z, p, ap = top["b"], top["z"], top["p"], top["ap"]
-        alone = card.upload(np.repeat(self._alone, P).astype(real))
+        alone = card.upload(np.repeat(self._alone, self._size).astype(real))
         at, rhs = card.upload(x.ravel(), real), card.upload(b.ravel(), real)
         card.settle()
         step, rz, whole = 0, 0.0, 0.0
@@ -308,8 +320,8 @@ class GraphOnCard:
         self._gather(number, "down")
         self._cycle(number + 1)
         coarse = self._levels[number + 1]
-        z, found = level["z"].reshape(-1, P), coarse["z"].reshape(-1, P)
-        z += found[level.group] * level["mask"].reshape(-1, P)
+        z, found = level["z"].reshape(-1, self._size), coarse["z"].reshape(-1, self._size)
+        z += found[level.group] * level["mask"].reshape(-1, self._size)
         smooth()
 
     def penalty(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
