@@ -180,6 +180,26 @@ def _terms_fit(
 terms_fit_single = _terms_fit
 terms_fit_double = _terms_fit
 
+def ready_curves_single(
+    curves: NDArray[np.float32],
+    weighted: NDArray[np.float32],
+    scale: float,
+    baseline: bool,
+    y: NDArray[np.float32],
+    usable: NDArray[np.uint8],
+    first: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def ready_curves_double(
+    curves: NDArray[np.float64],
+    weighted: NDArray[np.float64],
+    scale: float,
+    baseline: bool,
+    y: NDArray[np.float32],
+    usable: NDArray[np.uint8],
+    first: NDArray[np.float64],
+    threads: int,
+) -> None: ...
 def pairs(
     dictionary: dict[str, Any],
     curves: NDArray[np.float32],

@@ -236,6 +236,40 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
            [&](long begin, long end) { engine.terms_fit(call, begin, end, sizeof(T) == 4); });
 }
 
+// Curves as the search compares them: scaled, less their mean where a baseline is fitted, weighted;
+// those that are not finite, or constant, are 0 and of no use. `first`: the first sample, if not
+// negative.
+template <class T>
+void ready_curves(Array<T> curves, Array<T> weighted, double scale, bool baseline, Out<float> y,
+                  Out<unsigned char> usable, Out<T> first, int threads) {
+  const size_t n = curves.shape(0), frames = weighted.size();
+  if (curves.ndim() != 2 || curves.shape(1) != frames || frames == 0 || y.size() != curves.size() ||
+      usable.size() != n || first.size() != n)
+    throw std::invalid_argument("curves must be (voxels, frames), and so the results");
+  nb::gil_scoped_release release;
+  parallel(static_cast<long>(n), 4096, threads, [&](long begin, long end) {
+    const T factor = static_cast<T>(scale);
+    for (long v = begin; v < end; ++v) {
+      const T* from = curves.data() + v * static_cast<long>(frames);
+      float* to = y.data() + v * static_cast<long>(frames);
+      T total = 0, low = factor * from[0], high = low;
+      for (size_t j = 0; j < frames; ++j) {
+        const T x = factor * from[j];
+        total += x;
+        low = x < low ? x : low;
+        high = x > high ? x : high;
+      }
+      const bool good = total - total == 0 && high > low;
+      const T mean = good && baseline ? total / static_cast<T>(frames) : T(0),
+              start = factor * from[0];
+      for (size_t j = 0; j < frames; ++j)
+        to[j] = good ? static_cast<float>((factor * from[j] - mean) * weighted.data()[j]) : 0.0f;
+      usable.data()[v] = good;
+      first.data()[v] = good && start > 0 ? start : T(0);
+    }
+  });
+}
+
 void pairs(nb::dict d, Array<float> y, Out<float> z, Out<float> square, Out<int> pair, Out<float> x,
            Out<float> second, Out<float> left, int threads, const std::string& instruction_set) {
   PairsCall call = {};
@@ -376,6 +410,13 @@ void bind_terms(nb::module_& module) {
   };
   with_fit("terms_fit_single", &fit<float>);
   with_fit("terms_fit_double", &fit<double>);
+  auto with_curves = [&](const char* name, auto function) {
+    module.def(name, function, nb::arg("curves"), nb::arg("weighted"), nb::arg("scale"),
+               nb::arg("baseline"), nb::arg("y"), nb::arg("usable"), nb::arg("first"),
+               nb::arg("threads"));
+  };
+  with_curves("ready_curves_single", &ready_curves<float>);
+  with_curves("ready_curves_double", &ready_curves<double>);
   module.def("pairs", &pairs, nb::arg("dictionary"), nb::arg("curves"), nb::arg("z"),
              nb::arg("square"), nb::arg("pair"), nb::arg("x"), nb::arg("y"), nb::arg("left"),
              nb::arg("threads"), nb::arg("instruction_set"));

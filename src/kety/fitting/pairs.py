@@ -88,21 +88,29 @@ def prepare_pairs(
     kernel: TermsKernel, options: VarProLM, tables: Sequence[NodeTable]
 ) -> Callable[[NDArray[Any]], Starts]:
     """The search of a block of curves (V, T) on each of those tables of the problem's nodes."""
+    from kety import _native
+
     problem = kernel.problem
+    single = problem.dtype == np.float32
+    ready = _native.ready_curves_single if single else _native.ready_curves_double
     threshold = problem.enhancement_threshold()
     weighted = tables[0].weighted.astype(problem.dtype)
 
     def search(curves: NDArray[Any]) -> Starts:
-        with np.errstate(over="ignore", invalid="ignore"):
-            y = np.asarray(curves, dtype=problem.dtype) * problem.dtype.type(1.0 / kernel.scale)
-            usable = np.isfinite(y.sum(axis=1))
-            usable &= y.max(axis=1) > y.min(axis=1)
-            if not usable.all():
-                y[~usable] = 0.0
-            at_first = np.maximum(y[:, 0], 0.0)
-            if problem.baseline:
-                y -= y.mean(axis=1, keepdims=True)
-            y = (y * weighted).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # too large for the precision: found not finite
+            data = np.ascontiguousarray(curves, dtype=problem.dtype)
+        y, usable = np.empty(data.shape, np.float32), np.empty(len(data), np.bool_)
+        at_first = np.empty(len(data), problem.dtype)
+        ready(
+            data,
+            weighted,
+            1.0 / kernel.scale,
+            problem.baseline,
+            y,
+            usable.view(np.uint8),
+            at_first,
+            problem.threads,
+        )
         scans = [_scan(kernel, options, nodes, y) for nodes in tables]
         if threshold > 0:
             # With an input beside without: of either the best of all tables.
