@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -83,6 +83,8 @@ def test_agrees_with_the_twin(seed: int, method: str, threshold: float, uneven: 
         times = np.sort(rng.permutation(times[1:-1])[:25])
         times = np.concatenate([[0.0], times, [39.0]])
     aif = kety.InputFunction(np.arange(0.0, 40.0), gamma(np.arange(0.0, 40.0)))
+    # Frames that all but miss the pass of the input are refused.
+    assume(np.count_nonzero(aif(times) >= 0.5 * aif.concentration.max()) >= 2)
     curves = np.array([phantom(50.0, m, times=times) for m in (3.0, 8.0)])
     curves += rng.normal(0, 1.0, curves.shape)
     grid = np.arange(0.0, 40.0)

@@ -66,7 +66,7 @@ class TestPhantom:
 
     def test_tissues_have_no_flow(self) -> None:
         for model in MODELS.keys() - ONE_TERM:
-            with pytest.raises(KetyError, match=f"no fp.* for the model '{model}'"):
+            with pytest.raises(KetyError, match=f"have no .* for the model '{model}'"):
                 simulate_lesions(SMALL, noise=0.0, model=model)
 
     def test_tissues_have_their_parameters(self, clean: LesionPhantom) -> None:
