@@ -14,6 +14,7 @@ __device__ __forceinline__ float __builtin_ldexpf(float x, int n) { return ldexp
 __device__ __forceinline__ double __builtin_ldexp(double x, int n) { return ldexp(x, n); }
 __device__ __forceinline__ float __builtin_fabs(float x) { return fabsf(x); }
 __device__ __forceinline__ double __builtin_fabs(double x) { return fabs(x); }
+__device__ __forceinline__ float __builtin_fabsf(float x) { return fabsf(x); }
 __device__ __forceinline__ double __builtin_inf() {
   return __longlong_as_double(0x7ff0000000000000ll);
 }

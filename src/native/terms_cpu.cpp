@@ -1,5 +1,6 @@
 // Python bindings of models of several terms: forward, normal equations, fits, search for starts.
 #include "bindings.hpp"
+#include "ready.hpp"
 
 namespace {
 
@@ -236,9 +237,6 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
            [&](long begin, long end) { engine.terms_fit(call, begin, end, sizeof(T) == 4); });
 }
 
-// Curves as the search compares them: scaled, less their mean where a baseline is fitted, weighted;
-// those that are not finite, or constant, are 0 and of no use. `first`: the first sample, if not
-// negative.
 template <class T>
 void ready_curves(Array<T> curves, Array<T> weighted, double scale, bool baseline, Out<float> y,
                   Out<unsigned char> usable, Out<T> first, int threads) {
@@ -248,25 +246,11 @@ void ready_curves(Array<T> curves, Array<T> weighted, double scale, bool baselin
     throw std::invalid_argument("curves must be (voxels, frames), and so the results");
   nb::gil_scoped_release release;
   parallel(static_cast<long>(n), 4096, threads, [&](long begin, long end) {
-    const T factor = static_cast<T>(scale);
-    for (long v = begin; v < end; ++v) {
-      const T* from = curves.data() + v * static_cast<long>(frames);
-      float* to = y.data() + v * static_cast<long>(frames);
-      T total = 0, low = factor * from[0], high = low;
-      for (size_t j = 0; j < frames; ++j) {
-        const T x = factor * from[j];
-        total += x;
-        low = x < low ? x : low;
-        high = x > high ? x : high;
-      }
-      const bool good = total - total == 0 && high > low;
-      const T mean = good && baseline ? total / static_cast<T>(frames) : T(0),
-              start = factor * from[0];
-      for (size_t j = 0; j < frames; ++j)
-        to[j] = good ? static_cast<float>((factor * from[j] - mean) * weighted.data()[j]) : 0.0f;
-      usable.data()[v] = good;
-      first.data()[v] = good && start > 0 ? start : T(0);
-    }
+    for (long v = begin; v < end; ++v)
+      usable.data()[v] = KETY_NS::ready_curve<T>(
+          curves.data() + v * static_cast<long>(frames), static_cast<int>(frames),
+          static_cast<T>(scale), weighted.data(), baseline,
+          y.data() + v * static_cast<long>(frames), first.data()[v]);
   });
 }
 

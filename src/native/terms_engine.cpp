@@ -43,6 +43,8 @@ void pairs_any(const PairsCall& call, long begin, long end) {
   pairs_range<KETY_LANES>(call, begin, end);
 }
 
-void descend_any(const DescentCall& call, long begin, long end) { descend_range(call, begin, end); }
+void descend_any(const DescentCall& call, long begin, long end) {
+  descend_range<kWidth>(call, begin, end);
+}
 
 }  // namespace KETY_NS
