@@ -26,9 +26,11 @@ KETY_KERNEL starts_scan(PairsCard* card) {
   room.products = card->products + KETY_INDEX;
   room.best = card->best + KETY_INDEX;
   room.where = card->where + KETY_INDEX;
-  room.threads = KETY_THREADS;
-  for (long v = KETY_INDEX; v < card->voxels; v += KETY_THREADS)
+  room.threads = static_cast<int>(KETY_THREADS);
+  for (long v = KETY_INDEX; v < card->voxels; v += KETY_THREADS) {
     scan_pairs<1>(call, v, v + 1, room);
+    card->least[v] = call.left[v * call.candidates];
+  }
 }
 
 // A thread whose voxel is done takes the next.

@@ -52,10 +52,11 @@ struct PairsCard : PairsCall {
   const void *curves, *weighted;  // (voxels, frames) and (frames) of T; the latter roots of weights
   double scale;
   bool baseline;
-  // of voxels: y_curves, whether they are of use, and their first sample, of T
+  // of voxels: what becomes y_curves, whether they are of use, and their first sample, of T
   float* ready;
   bool* usable;
   void* at_first;
+  float* least;  // what the best pair leaves of each
   // of threads, which come last: products with the rows, and of groups the best pair
   float *products, *best;
   int* where;
@@ -85,7 +86,7 @@ struct StartsCard {
   double lo[kMaxParameters], hi[kMaxParameters];
   // results: how many starts; and from `first` on their parameters, and bands
   int* count;              // (voxels)
-  const long long* first;  // (voxels)
+  const long long* first;  // (voxels + 1)
   double *start, *start_band;
 };
 

@@ -55,11 +55,11 @@ struct PairsRoom {
   Lanes<float, W>* best;      // of every group: what its best pair explains
   Lanes<int, W>* where;       // and that pair
   float *energy, *tile;       // of one voxel; of curves: W > 1 only
-  long threads;
+  int threads;
 
   KETY_FN long at(int i) const {
 #ifdef KETY_CUDA
-    return i * threads;
+    return static_cast<long>(i) * threads;
 #else
     return i;
 #endif
