@@ -22,15 +22,18 @@ CHOSEN = [
     ("graph", "float64", "sm_80", 5),
     ("graph", "float64", "sm_90", 8),
     ("terms", "float32", "sm_80", 5),
+    ("starts", "float32", "sm_80", 5),
+    ("starts", "float64", "sm_90", 5),
 ]
 KERNELS = {
     "fit": {"search", "climb", "again", "climb_again", "starts", "polish", "write"},
     "direct": {"search_begin", "nelder_mead", "search_best", "evolution"},
     "terms": {"forward", "normals", "begin", "walk", "write"},
+    "starts": {"ready", "scan", "descend", "count", "write"},
     "joint": {"normals_at"},
     "graph": {"metric", "rows", "blocks", "dot", "gather", "pull", "factor"},
 }
-PREFIX = {"fit": "fit_", "terms": "terms_", "graph": "sweep_"}
+PREFIX = {"fit": "fit_", "terms": "terms_", "starts": "starts_", "graph": "sweep_"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,6 +59,9 @@ def test_it_compiles_without_spilling(unit: str, precision: str, arch: str, size
     if unit == "fit":
         # The exact solution keeps a voxel in registers: half a thousand of them in flight.
         assert usage["fit_polish"].stack == 0 or precision == "float64"
+    if unit == "starts":
+        # A descent stays in registers; in memory lie the ends of its voxel.
+        assert usage["starts_descend"].stack < 640
 
 
 def test_a_compiled_unit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
