@@ -29,7 +29,7 @@ KERNELS = {
     "fit": {"search", "climb", "again", "climb_again", "starts", "polish", "write"},
     "direct": {"search_begin", "nelder_mead", "search_best", "evolution"},
     "terms": {"forward", "normals", "begin", "walk", "write"},
-    "starts": {"ready", "scan", "descend", "count", "write"},
+    "starts": {"ready", "scan", "descend", "count", "write", "shift", "cross"},
     "joint": {"normals_at"},
     "graph": {"metric", "rows", "blocks", "dot", "gather", "pull", "factor"},
 }

@@ -24,9 +24,9 @@ import kety
 from cases import NOISE, TWO_PHASE, Floats, artery, assert_same, options_of, study
 from emulated_card import PATTERN, Cupy, emulated_card
 from kety import MODELS, Joint, KetyError, Status, VarProLM, _native
-from kety.fitting import cuda, solve
+from kety.fitting import cuda, further, solve
 from kety.fitting.cuda import card as cards
-from kety.fitting.cuda import starts
+from kety.fitting.cuda import crossings, starts
 from kety.fitting.cuda.card import Card, card_or_reason
 from kety.fitting.cuda.fit import STREAMS, FitOnCard
 from kety.fitting.cuda.graph import GraphOnCard
@@ -304,6 +304,33 @@ def test_starts_of_models_of_several_terms(
         again = searched[1](curves)
     for name in ("first", "band", "parameters"):
         np.testing.assert_array_equal(getattr(again, name), getattr(there, name))
+
+
+@pytest.mark.parametrize("options", [{}, {"baseline": True, "initial": True}])
+def test_further_starts_of_two_inputs(
+    card: Card, aif: kety.InputFunction, options: dict[str, Any]
+) -> None:
+    model = "dual_input_one_compartment"
+    curves, truth = study(np.random.default_rng(66), 20, aif, model=model)
+    options = options | options_of(model, aif) | {"weights": np.linspace(0.2, 2.0, 37)}
+    problem = problem_of(aif, "float64", model=model, **options)
+    theta = np.stack(
+        [truth.get(p.name, np.full(20, 3.0)) * problem.factor(p) for p in problem.parameters], 1
+    )
+    theta[:, problem.slot("delay")] += 3.0
+    found = []
+    for one in (problem, replace(problem, card=card)):
+        kernel = terms_kernel(one)
+        found.append(further._relocated(kernel, make_nodes(kernel), curves, theta))
+    here, there = found
+    assert len(here.voxel) > 20
+    np.testing.assert_array_equal(here.voxel, there.voxel)
+    np.testing.assert_array_equal(here.band, there.band)
+    np.testing.assert_allclose(here.parameters, there.parameters, rtol=1e-8, atol=1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crossings, "MOST_VOXELS", 7)
+        again = further._relocated(kernel, make_nodes(kernel), curves, theta)
+    np.testing.assert_array_equal(again.parameters, there.parameters)
 
 
 @pytest.mark.parametrize("options", [{}, {"baseline": True}, {"weights": np.linspace(1, 2, 37)}])

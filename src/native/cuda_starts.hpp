@@ -1,6 +1,7 @@
 // The search for starts of models of several terms on a GPU, W = 1: curves made ready, their best
 // pairs, the descents from these, and the parameters that a model's recipe makes of what was found.
 // T is the precision of the curves; the search itself is float.
+#include "crossings.hpp"
 #include "cuda.hpp"
 #include "cuda_types.hpp"
 #include "descend.hpp"
@@ -83,4 +84,31 @@ KETY_KERNEL starts_write(StartsCard* card) {
       const long group = card->group_of ? card->group_of[one] : one;
       for (int i = 0; i < 2; ++i) card->start_band[2 * to + i] = card->group_band[2 * group + i];
     }
+}
+
+// The parameters of every voxel with each input alone, at its delays.
+KETY_KERNEL starts_shift(CrossingsCard* card) {
+  const int first = card->first, every = first + card->second, parameters = card->parameters;
+  for (long k = KETY_INDEX; k < card->voxels * every; k += KETY_THREADS) {
+    const long v = k / every;
+    const int d = static_cast<int>(k % every);
+    double* to = card->points + k * parameters;
+    for (int i = 0; i < parameters; ++i) to[i] = card->theta[v * parameters + i];
+    to[card->share] = d < first;
+    to[d < first ? card->delay : card->delay_second] =
+        d < first ? card->delays[d] : card->delays_second[d - first];
+  }
+}
+
+KETY_KERNEL starts_cross(CrossingsCard* card) {
+  KETY_SHARED_OBJECT(CrossingsCall, call, *card);
+  const long t = KETY_INDEX;
+  const CrossingsRoom<1> room = {card->own + t,
+                                 card->early + t,
+                                 card->late + t,
+                                 card->square + t,
+                                 card->product + t,
+                                 card->gains + t,
+                                 static_cast<int>(KETY_THREADS)};
+  for (long v = t; v < card->voxels; v += KETY_THREADS) cross_delays<1>(call, v, room);
 }

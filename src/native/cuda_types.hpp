@@ -90,6 +90,16 @@ struct StartsCard {
   double *start, *start_band;
 };
 
+struct CrossingsCard : CrossingsCall {
+  long voxels;
+  // parameters of every voxel, and of each input alone at its delays: (voxels, first + second, ...)
+  int parameters, share, delay, delay_second;  // places of parameters
+  const double *theta, *delays, *delays_second;
+  double* points;
+  // of threads, which come last
+  double *own, *early, *late, *square, *product, *gains;
+};
+
 struct NormalsCard : NormalsCall {
   void* tile;  // (threads, frames) of T
 };

@@ -1,4 +1,5 @@
 // The entry points of models of several terms for one instruction set (see engine.cpp).
+#include "crossings.hpp"
 #include "descend.hpp"
 #include "pairs.hpp"
 #include "terms_at.hpp"
@@ -45,6 +46,10 @@ void pairs_any(const PairsCall& call, long begin, long end) {
 
 void descend_any(const DescentCall& call, long begin, long end) {
   descend_range<kWidth>(call, begin, end);
+}
+
+void crossings_any(const CrossingsCall& call, long begin, long end) {
+  crossings_range<kHalf>(call, begin, end);
 }
 
 }  // namespace KETY_NS

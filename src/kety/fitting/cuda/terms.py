@@ -83,6 +83,14 @@ class TermsOnCard:
         room = max(self.card.free_memory() // (2 * bytes_each), 1)
         return int(max(min(total, MOST_TASKS, room), 1))
 
+    def forward(self, count: int, **there: Any) -> None:
+        """Fill ``values`` (count, T), and ``jacobian`` (count, T, P) where it is given, at
+        ``points`` (count, P): arrays of double on the card."""
+        call = self._model.copy()
+        call.set(voxels=count)
+        call.point(**there)
+        self._run(call, "terms_forward")
+
     def curves(
         self, points: NDArray[np.float64], *, jacobian: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
@@ -94,14 +102,11 @@ class TermsOnCard:
         for begin in range(0, total, size):
             part = slice(begin, min(begin + size, total))
             count = part.stop - begin
-            call = self._model.copy()
-            call.set(voxels=count)
             outputs: dict[str, tuple[NDArray[Any], int]] = {"values": (values, frames)}
             if slopes is not None:
                 outputs["jacobian"] = (slopes, frames * p)
             there = {n: self.card.empty(count * w, np.float64) for n, (_, w) in outputs.items()}
-            call.point(points=self.card.upload(points[part], np.float64), **there)
-            self._run(call, "terms_forward")
+            self.forward(count, points=self.card.upload(points[part], np.float64), **there)
             for name, (target, _) in outputs.items():
                 target[part] = there[name].get().reshape(target[part].shape)
         return values, slopes
