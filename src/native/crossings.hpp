@@ -7,13 +7,17 @@
 
 namespace KETY_NS {
 
+constexpr int kRows = 4;
+
 // Working memory of a voxel. On a card that of neighbouring threads lies side by side.
 template <int W>
 struct CrossingsRoom {
   using V = Lanes<double, W>;
-  double *own, *early;         // curves: the voxel's (frames), the first input's (first, frames)
-  V *late, *square, *product;  // the second's (blocks, frames), and products of these (blocks)
-  double* gain;                // (first, second)
+  // Curves: the voxel's (frames), the first input's (first, frames), the second's (blocks, frames),
+  // and their products with themselves and with the voxel's.
+  double *own, *early, *early_square, *early_product;
+  V *late, *late_square, *late_product;
+  double* gain;  // (first, second, filled up to whole blocks)
   int threads;
 
   KETY_FN long at(int i) const {
@@ -30,9 +34,9 @@ struct CrossingsRoom {
                      Lanes<double, N>* to, int place) const {
     Lanes<double, N> along = {};
     for (int t = 0; t < call.frames; ++t) {
-      Lanes<double, N> c = {};
-      for (int l = 0; l < N && l < curves; ++l) set<double, N>(c, l, from[l * call.frames + t]);
-      c *= scale * call.weighted[t];
+      double sample[N] = {};
+      for (int l = 0; l < N && l < curves; ++l) sample[l] = from[l * call.frames + t];
+      const Lanes<double, N> c = load<double, N>(sample) * (scale * call.weighted[t]);
       if (call.constant) along += c * call.constant[t];
       to[at(place + t)] = c;
     }
@@ -64,66 +68,76 @@ KETY_FN Crossing<W> crossing_of(double aa, const Lanes<double, W>& bb, const Lan
   return c;
 }
 
+// The curves of a voxel, and their products.
+template <int W>
+KETY_FN void bring_curves(const CrossingsCall& call, long v, const CrossingsRoom<W>& room) {
+  const int frames = call.frames;
+  const double *a = call.a + v * call.stride_a, *b = call.b + v * call.stride_b;
+  room.template bring<1>(call, call.y + v * frames, 1, 1.0, room.own, 0);
+  auto finish = [&]<class V>(const V* curve, int place, V& square, V& product) {
+    V with_self = {}, with_own = {};
+    for (int t = 0; t < frames; ++t) {
+      const V c = curve[room.at(place + t)];
+      with_self += c * c;
+      with_own += c * room.own[room.at(t)];
+    }
+    square = upper(with_self, V(V{} + 1e-300));
+    product = with_own;
+  };
+  for (int i = 0; i < call.first; ++i) {
+    room.template bring<1>(call, a + i * frames, 1, call.scale, room.early, i * frames);
+    finish(room.early, i * frames, room.early_square[room.at(i)], room.early_product[room.at(i)]);
+  }
+  for (int k = 0; k * W < call.second; ++k) {
+    room.template bring<W>(call, b + k * W * frames, call.second - k * W, call.scale, room.late,
+                           k * frames);
+    finish(room.late, k * frames, room.late_square[room.at(k)], room.late_product[room.at(k)]);
+  }
+}
+
 template <int W>
 KETY_FN void cross_delays(const CrossingsCall& call, long v, const CrossingsRoom<W>& room) {
   using V = Lanes<double, W>;
   const int frames = call.frames, first = call.first, second = call.second;
-  const int blocks = (second + W - 1) / W;
-  const double *a = call.a + v * call.stride_a, *b = call.b + v * call.stride_b;
-  room.template bring<1>(call, call.y + v * frames, 1, 1.0, room.own, 0);
-  for (int i = 0; i < first; ++i)
-    room.template bring<1>(call, a + i * frames, 1, call.scale, room.early, i * frames);
-  for (int k = 0; k < blocks; ++k) {
-    room.template bring<W>(call, b + k * W * frames, second - k * W, call.scale, room.late,
-                           k * frames);
-    V square = {}, product = {};
+  const int wide = (second + W - 1) / W * W;
+  bring_curves<W>(call, v, room);
+  // With kRows curves of the first input at once: sums that do not wait for each other.
+  auto products = [&](int i, int k, V* ab) {
+    for (int r = 0; r < kRows; ++r) ab[r] = V{};
     for (int t = 0; t < frames; ++t) {
       const V c = room.late[room.at(k * frames + t)];
-      square += c * c;
-      product += c * room.own[room.at(t)];
+      for (int r = 0; r < kRows; ++r)
+        ab[r] += room.early[room.at((i + r < first ? i + r : i) * frames + t)] * c;
     }
-    room.square[room.at(k)] = upper(square, V(V{} + 1e-300));
-    room.product[room.at(k)] = product;
-  }
-  auto cross = [&](int i, double aa, double ay, int k) {
-    V ab = {};
-    for (int t = 0; t < frames; ++t)
-      ab += room.early[room.at(i * frames + t)] * room.late[room.at(k * frames + t)];
-    return crossing_of<W>(aa, room.square[room.at(k)], ab, ay, room.product[room.at(k)]);
   };
-  auto products_of = [&](int i, double& aa, double& ay) {
-    aa = ay = 0;
-    for (int t = 0; t < frames; ++t) {
-      const double c = room.early[room.at(i * frames + t)];
-      aa += c * c;
-      ay += c * room.own[room.at(t)];
-    }
-    aa = upper(aa, 1e-300);
+  auto cross = [&](int i, int k, const V& ab) {
+    return crossing_of<W>(room.early_square[room.at(i)], room.late_square[room.at(k)], ab,
+                          room.early_product[room.at(i)], room.late_product[room.at(k)]);
   };
-  for (int i = 0; i < first; ++i) {
-    double aa, ay;
-    products_of(i, aa, ay);
-    for (int k = 0; k < blocks; ++k) {
-      const Crossing<W> c = cross(i, aa, ay, k);
-      for (int l = 0; l < W && k * W + l < second; ++l)
-        room.gain[room.at(i * second + k * W + l)] = get<double, W>(c.gain, l);
+  for (int i = 0; i < first; i += kRows)
+    for (int k = 0; k * W < second; ++k) {
+      V ab[kRows];
+      products(i, k, ab);
+      for (int r = 0; r < kRows && i + r < first; ++r) {
+        const Crossing<W> c = cross(i + r, k, ab[r]);
+        store<double, W>(room.gain + room.at((i + r) * wide + k * W), c.gain);
+      }
     }
-  }
   const long out = v * call.most;
   int count = 0;
   for (int i = 0; i < first; ++i)
     for (int j = 0; j < second; ++j) {
-      const double gain = room.gain[room.at(i * second + j)];
+      const double gain = room.gain[room.at(i * wide + j)];
       bool peak = true;
-      for (int p = i > 0 ? i - 1 : 0; p <= i + 1 && p < first; ++p)
-        for (int q = j > 0 ? j - 1 : 0; q <= j + 1 && q < second; ++q)
-          peak &= gain >= room.gain[room.at(p * second + q)];
+      for (int p = i > 0 ? i - 1 : 0; peak && p <= i + 1 && p < first; ++p)
+        for (int q = j > 0 ? j - 1 : 0; peak && q <= j + 1 && q < second; ++q)
+          peak = gain >= room.gain[room.at(p * wide + q)];
       int at = count;
       while (at > 0 && gain > call.gain[out + at - 1]) --at;
       if (!peak || at >= call.most) continue;
-      double aa, ay;
-      products_of(i, aa, ay);
-      const Crossing<W> c = cross(i, aa, ay, j / W);
+      V ab[kRows];
+      products(i, j / W, ab);
+      const Crossing<W> c = cross(i, j / W, ab[0]);
       if (!is_set<double, W>(c.both, j % W)) continue;
       count = count < call.most ? count + 1 : call.most;
       for (long q = out + count - 1; q > out + at; --q) {
@@ -152,13 +166,17 @@ void crossings_range(const CrossingsCall& call, long begin, long end) {
   take(room.own, call.frames);
   take(room.early, static_cast<long>(call.first) * call.frames);
   take(room.late, blocks * call.frames);
-  take(room.square, blocks);
-  take(room.product, blocks);
-  take(room.gain, static_cast<long>(call.first) * call.second);
+  take(room.early_square, call.first);
+  take(room.early_product, call.first);
+  take(room.late_square, blocks);
+  take(room.late_product, blocks);
+  take(room.gain, call.first * blocks * W);
   for (long v = begin; v < end; ++v) cross_delays<W>(call, v, room);
   kety_release(room.gain);
-  kety_release(room.product);
-  kety_release(room.square);
+  kety_release(room.late_product);
+  kety_release(room.late_square);
+  kety_release(room.early_product);
+  kety_release(room.early_square);
   kety_release(room.late);
   kety_release(room.early);
   kety_release(room.own);

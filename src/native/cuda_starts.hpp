@@ -103,12 +103,9 @@ KETY_KERNEL starts_shift(CrossingsCard* card) {
 KETY_KERNEL starts_cross(CrossingsCard* card) {
   KETY_SHARED_OBJECT(CrossingsCall, call, *card);
   const long t = KETY_INDEX;
-  const CrossingsRoom<1> room = {card->own + t,
-                                 card->early + t,
-                                 card->late + t,
-                                 card->square + t,
-                                 card->product + t,
-                                 card->gains + t,
-                                 static_cast<int>(KETY_THREADS)};
+  const CrossingsRoom<1> room = {
+      card->own + t,           card->early + t, card->early_square + t,
+      card->early_product + t, card->late + t,  card->late_square + t,
+      card->late_product + t,  card->gains + t, static_cast<int>(KETY_THREADS)};
   for (long v = t; v < card->voxels; v += KETY_THREADS) cross_delays<1>(call, v, room);
 }

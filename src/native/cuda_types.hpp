@@ -97,7 +97,7 @@ struct CrossingsCard : CrossingsCall {
   const double *theta, *delays, *delays_second;
   double* points;
   // of threads, which come last
-  double *own, *early, *late, *square, *product, *gains;
+  double *own, *early, *early_square, *early_product, *late, *late_square, *late_product, *gains;
 };
 
 struct NormalsCard : NormalsCall {

@@ -38,7 +38,9 @@ def crossings(
     card, frames, count = model.card, y.shape[1], len(y)
     first, second = (len(d) for d in delays)
     room = {"own": frames, "early": first * frames, "late": second * frames}
-    room |= {"square": second, "product": second, "gains": first * second}
+    room |= dict.fromkeys(("early_square", "early_product"), first)
+    room |= dict.fromkeys(("late_square", "late_product"), second)
+    room["gains"] = first * second
     each = 8 * sum(room.values()) * THREADS
     blocks = int(max(min(BLOCKS * card.processors, card.free_memory() // (4 * each)), 1))
     shared = new_call(card, "CrossingsCard")
