@@ -1,5 +1,6 @@
 """The whole acceptance on an NVIDIA card in one call: correctness beside the processor, memory and
-race checks, time of 6,000,000 voxels, Nelder-Mead with 32 starts. Under ten minutes."""
+race checks, time of 6,000,000 voxels, models of several terms, Nelder-Mead with 32 starts. Under
+ten minutes."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 import kety
 from benchmarks.common import Table, run
+from benchmarks.gpu_terms import exchange
 from kety.errors import KetyError
 from kety.fitting import solve
 from kety.fitting.cuda import Card, card_or_reason, find_card
@@ -36,7 +38,7 @@ from kety.studies.optimization.data import (
     parker_input,
 )
 
-VOXELS, QUICK_VOXELS = 6_000_000, 200_000
+VOXELS, QUICK_VOXELS, TERMS_VOXELS = 6_000_000, 200_000, 1_000_000
 SEARCHED, COMPARED, CHECKED = 20_000, 100_000, 600
 PAPER_SECONDS, BLOCK_FFT_SECONDS = 0.0026, 0.00025  # of a voxel
 UNNOTICED = 0.01  # standard errors
@@ -254,7 +256,8 @@ def under_sanitizer(seed: int) -> None:
                     dtype=dtype,
                     device="cuda",
                 )
-        kety.fit(curves, problem.times, problem.aif, "2cxm", dtype=dtype, device="cuda")
+        for model in ("2cxm", "aath"):
+            kety.fit(curves, problem.times, problem.aif, model, dtype=dtype, device="cuda")
         kety.fit(
             curves[:400].reshape(20, 20, -1),
             problem.times,
@@ -300,6 +303,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
     for name, action in (
         ("correctness", lambda: correctness(card, COMPARED // (10 if quick else 1), options.seed)),
         ("speed", lambda: speed(card, QUICK_VOXELS if quick else VOXELS, options.seed)),
+        ("exchange", lambda: exchange(card, TERMS_VOXELS // (10 if quick else 1), options.seed)),
         ("searches", lambda: searches(card, SEARCHED // (10 if quick else 1), options.seed)),
         ("sanitizers", lambda: sanitizers(options.seed)),
     ):

@@ -14,7 +14,10 @@ from kety import Joint, NelderMead, Status, VarProLM
 from kety.fitting import solve
 from kety.fitting.cuda import Card, card_or_reason
 from kety.fitting.cuda.fit import FitOnCard
+from kety.fitting.nodes import make_nodes
+from kety.fitting.pairs import prepare_pairs
 from kety.fitting.problem import make_problem
+from kety.fitting.terms import terms_kernel
 
 pytestmark = pytest.mark.gpu
 
@@ -103,6 +106,33 @@ def test_models_of_several_terms(card: Card, aif: kety.InputFunction, model: str
     )
     change = np.abs(there.cost.values / here.cost.values - 1)
     assert np.mean(change[np.isfinite(change)] < 1e-6) > 0.97
+
+
+@pytest.mark.parametrize("model", ["2cxm", "2cum", "aath", "dual_input_extended_tofts"])
+def test_starts_of_models_of_several_terms(card: Card, aif: kety.InputFunction, model: str) -> None:
+    curves, _ = study(np.random.default_rng(74), 5000, aif, model=model)
+    problem = make_problem(
+        TWO_PHASE,
+        aif,
+        model,
+        delay=True,
+        bounds=None,
+        weights=None,
+        dtype="float32",
+        threads=2,
+        find_enhancing=True,
+        **options_of(model, aif),
+    )
+    here, there = (
+        prepare_pairs(kernel, VarProLM(), [make_nodes(kernel)])(curves)
+        for kernel in (terms_kernel(p) for p in (problem, replace(problem, card=card)))
+    )
+    same = np.diff(here.first) == np.diff(there.first)
+    assert same.mean() > 0.95  # rounding decides whether a second is worth trying
+    of_same = [np.repeat(same, np.diff(s.first)) for s in (here, there)]
+    one, two = (s.parameters[kept] for s, kept in zip((here, there), of_same, strict=True))
+    change = np.abs(one - two) / np.maximum(np.abs(two), 1e-6)
+    assert np.mean(change < 1e-2) > 0.95
 
 
 @pytest.mark.parametrize("strength", [4.0, 1000.0])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 from pathlib import Path
 
 import pytest
 
 from kety import KetyError
 from kety.fitting.cuda import compiler
+from kety.fitting.cuda.source import source_of
 
 MOST_REGISTERS = 255
 # Enough of units, precisions and cards to find what does not compile; each takes seconds.
@@ -22,15 +25,18 @@ CHOSEN = [
     ("graph", "float64", "sm_80", 5),
     ("graph", "float64", "sm_90", 8),
     ("terms", "float32", "sm_80", 5),
+    ("starts", "float32", "sm_80", 5),
+    ("starts", "float64", "sm_90", 5),
 ]
 KERNELS = {
     "fit": {"search", "climb", "again", "climb_again", "starts", "polish", "write"},
     "direct": {"search_begin", "nelder_mead", "search_best", "evolution"},
     "terms": {"forward", "normals", "begin", "walk", "write"},
+    "starts": {"ready", "scan", "descend", "count", "write", "shift", "cross"},
     "joint": {"normals_at"},
     "graph": {"metric", "rows", "blocks", "dot", "gather", "pull", "factor"},
 }
-PREFIX = {"fit": "fit_", "terms": "terms_", "graph": "sweep_"}
+PREFIX = {"fit": "fit_", "terms": "terms_", "starts": "starts_", "graph": "sweep_"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,6 +62,30 @@ def test_it_compiles_without_spilling(unit: str, precision: str, arch: str, size
     if unit == "fit":
         # The exact solution keeps a voxel in registers: half a thousand of them in flight.
         assert usage["fit_polish"].stack == 0 or precision == "float64"
+    if unit == "starts":
+        # A descent stays in registers; in memory lie the ends of its voxel.
+        assert usage["starts_descend"].stack < 640
+
+
+@pytest.mark.parametrize(("unit", "kernels"), [("fit", {"fit_climb"}), ("starts", {"starts_scan"})])
+def test_rows_are_not_copied_byte_by_byte(unit: str, kernels: set[str]) -> None:
+    library, program = compiler.nvrtc(), ctypes.c_void_p()
+    text = source_of(compiler.ENTRY_UNITS[unit]).encode()
+    options = [o for o in compiler.options_of("float32", "compute_90") if "ptxas" not in o]
+    array = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
+    library.nvrtcCreateProgram(ctypes.byref(program), text, b"unit", 0, None, None)
+    try:
+        assert library.nvrtcCompileProgram(program, len(options), array) == 0
+        size = ctypes.c_size_t()
+        library.nvrtcGetPTXSize(program, ctypes.byref(size))
+        ptx = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetPTX(program, ptx)
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+    found = dict(part.split("(", 1) for part in ptx.value.decode().split(".entry ")[1:])
+    for name in kernels:
+        assert found[name].count("ld.") > 50
+        assert len(re.findall(r"\bld\.(?:\w+\.)?u8\b", found[name])) < 5  # of bools alone
 
 
 def test_a_compiled_unit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,9 @@ import kety
 from cases import NOISE, TWO_PHASE, Floats, artery, assert_same, options_of, study
 from emulated_card import PATTERN, Cupy, emulated_card
 from kety import MODELS, Joint, KetyError, Status, VarProLM, _native
-from kety.fitting import cuda, solve
+from kety.fitting import cuda, further, solve
 from kety.fitting.cuda import card as cards
+from kety.fitting.cuda import crossings, starts
 from kety.fitting.cuda.card import Card, card_or_reason
 from kety.fitting.cuda.fit import STREAMS, FitOnCard
 from kety.fitting.cuda.graph import GraphOnCard
@@ -33,8 +34,11 @@ from kety.fitting.cuda.source import header_folder, records
 from kety.fitting.direct import prepare_search
 from kety.fitting.discretize import Discretization
 from kety.fitting.engine import KernelFit
+from kety.fitting.nodes import INITIAL_RATES, make_nodes
 from kety.fitting.optimizers import DifferentialEvolution, NelderMead
+from kety.fitting.pairs import prepare_pairs
 from kety.fitting.problem import Problem, make_problem
+from kety.fitting.terms import terms_kernel
 from kety.joint.block_system import BlockSystem
 from kety.joint.graph import Graph
 from kety.joint.normals import make_voxels
@@ -262,6 +266,71 @@ def test_models_of_several_terms(card: Card, aif: kety.InputFunction, model: str
     n1, n2 = (make_voxels(p, curves[known]).normals(theta[known]) for p in (other, problem))
     np.testing.assert_allclose(n1.cost, n2.cost, rtol=1e-9)
     np.testing.assert_allclose(n1.hessian, n2.hessian, rtol=1e-6, atol=1e-9 * n2.hessian.max())
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "options"),
+    [
+        ("2cxm", "float32", {}),
+        ("2cxm", "float64", {"baseline": True, "weights": np.linspace(0.2, 2.0, 37)}),
+        ("2cum", "float32", {"initial": True}),
+        ("aath", "float32", {}),
+        ("dual_input_extended_tofts", "float64", {"initial": True, "find_enhancing": False}),
+    ],
+)
+def test_starts_of_models_of_several_terms(
+    card: Card, aif: kety.InputFunction, model: str, dtype: str, options: dict[str, Any]
+) -> None:
+    curves, _ = study(np.random.default_rng(64), 90, aif, model=model)
+    curves[3, 4], curves[4], curves[5] = np.nan, 7.0, 1e3 * curves[6]
+    curves[10:20] = np.random.default_rng(65).normal(0.0, 6.0, (10, 37))
+    problem = problem_of(aif, dtype, model=model, **options, **options_of(model, aif))
+    searched = []
+    for one in (problem, replace(problem, card=card)):
+        kernel = terms_kernel(one)
+        rates = INITIAL_RATES[:3:2] if problem.initial else INITIAL_RATES[:1]
+        tables = [make_nodes(kernel, rate) for rate in rates]
+        # Without fused operations, as the card's code here.
+        searched.append(prepare_pairs(kernel, VarProLM(instruction_set="plain"), tables))
+    here, there = (search(curves) for search in searched)
+    assert here.first[-1] > 80
+    assert (np.diff(here.first)[[3, 4]] == 0).all()
+    np.testing.assert_array_equal(here.first, there.first)
+    np.testing.assert_array_equal(here.band, there.band)
+    np.testing.assert_allclose(here.parameters, there.parameters, rtol=1e-12, atol=1e-15)
+    # In chunks the same.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(starts, "MOST_VOXELS", 40)
+        again = searched[1](curves)
+    for name in ("first", "band", "parameters"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(there, name))
+
+
+@pytest.mark.parametrize("options", [{}, {"baseline": True, "initial": True}])
+def test_further_starts_of_two_inputs(
+    card: Card, aif: kety.InputFunction, options: dict[str, Any]
+) -> None:
+    model = "dual_input_one_compartment"
+    curves, truth = study(np.random.default_rng(66), 20, aif, model=model)
+    options = options | options_of(model, aif) | {"weights": np.linspace(0.2, 2.0, 37)}
+    problem = problem_of(aif, "float64", model=model, **options)
+    theta = np.stack(
+        [truth.get(p.name, np.full(20, 3.0)) * problem.factor(p) for p in problem.parameters], 1
+    )
+    theta[:, problem.slot("delay")] += 3.0
+    found = []
+    for one in (problem, replace(problem, card=card)):
+        kernel = terms_kernel(one)
+        found.append(further._relocated(kernel, make_nodes(kernel), curves, theta))
+    here, there = found
+    assert len(here.voxel) > 20
+    np.testing.assert_array_equal(here.voxel, there.voxel)
+    np.testing.assert_array_equal(here.band, there.band)
+    np.testing.assert_allclose(here.parameters, there.parameters, rtol=1e-8, atol=1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crossings, "MOST_VOXELS", 7)
+        again = further._relocated(kernel, make_nodes(kernel), curves, theta)
+    np.testing.assert_array_equal(again.parameters, there.parameters)
 
 
 @pytest.mark.parametrize("options", [{}, {"baseline": True}, {"weights": np.linspace(1, 2, 37)}])

@@ -227,3 +227,17 @@ def descend(
     threads: int,
     instruction_set: str,
 ) -> None: ...
+def crossings(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    y: NDArray[np.float64],
+    weighted: NDArray[np.float64],
+    constant: NDArray[np.float64] | None,
+    i: NDArray[np.int32],
+    j: NDArray[np.int32],
+    x: NDArray[np.float64],
+    z: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    threads: int,
+    instruction_set: str,
+) -> None: ...

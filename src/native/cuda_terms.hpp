@@ -1,5 +1,5 @@
 // Models of several terms on a GPU, W = 1: the exact solution from given starts, normal equations
-// and curves. The search for the starts is the processor's.
+// and curves. cuda_starts.hpp searches for the starts.
 #include "cuda.hpp"
 #include "cuda_types.hpp"
 #include "terms_at.hpp"

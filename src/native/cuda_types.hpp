@@ -46,6 +46,60 @@ struct TermsCard : TermsCall {
   unsigned next_task;
 };
 
+// The search for starts of models of several terms: curves made ready and their best pairs.
+struct PairsCard : PairsCall {
+  long voxels;
+  const void *curves, *weighted;  // (voxels, frames) and (frames) of T; the latter roots of weights
+  double scale;
+  bool baseline;
+  // of voxels: what becomes y_curves, whether they are of use, and their first sample, of T
+  float* ready;
+  bool* usable;
+  void* at_first;
+  float* least;  // what the best pair leaves of each
+  // of threads, which come last: products with the rows, and of groups the best pair
+  float *products, *best;
+  int* where;
+};
+
+struct DescentCard : DescentCall {
+  long voxels;
+  const bool* usable;  // (voxels)
+  unsigned next_voxel;
+};
+
+// From what the search found of each voxel, (voxels, candidates), to parameters. The program's
+// inputs are the values of a start, its amplitudes and the curve's first sample.
+constexpr int kMaxStartValues = 13;
+struct StartsCard {
+  ProgramCall program;
+  long voxels;
+  int candidates, values;
+  const int* list;                   // pairs, or groups where descents ended; -1: no more
+  const bool* usable;                // (voxels)
+  const void* at_first;              // (voxels) of T
+  const double* of_pair;             // (pairs, values), or null:
+  const float *fast, *slow, *delay;  // where descents ended
+  const float *x, *y;
+  const int* group_of;       // (pairs), or null
+  const double* group_band;  // (groups, 2): s
+  double lo[kMaxParameters], hi[kMaxParameters];
+  // results: how many starts; and from `first` on their parameters, and bands
+  int* count;              // (voxels)
+  const long long* first;  // (voxels + 1)
+  double *start, *start_band;
+};
+
+struct CrossingsCard : CrossingsCall {
+  long voxels;
+  // parameters of every voxel, and of each input alone at its delays: (voxels, first + second, ...)
+  int parameters, share, delay, delay_second;  // places of parameters
+  const double *theta, *delays, *delays_second;
+  double* points;
+  // of threads, which come last
+  double *own, *early, *early_square, *early_product, *late, *late_square, *late_product, *gains;
+};
+
 struct NormalsCard : NormalsCall {
   void* tile;  // (threads, frames) of T
 };

@@ -14,6 +14,7 @@ __device__ __forceinline__ float __builtin_ldexpf(float x, int n) { return ldexp
 __device__ __forceinline__ double __builtin_ldexp(double x, int n) { return ldexp(x, n); }
 __device__ __forceinline__ float __builtin_fabs(float x) { return fabsf(x); }
 __device__ __forceinline__ double __builtin_fabs(double x) { return fabs(x); }
+__device__ __forceinline__ float __builtin_fabsf(float x) { return fabsf(x); }
 __device__ __forceinline__ double __builtin_inf() {
   return __longlong_as_double(0x7ff0000000000000ll);
 }
@@ -23,10 +24,6 @@ __device__ __forceinline__ double __builtin_nan(const char*) {
 __device__ __forceinline__ int __builtin_popcountll(unsigned long long x) { return __popcll(x); }
 __device__ __forceinline__ int __builtin_ctzll(unsigned long long x) {
   return __ffsll(static_cast<long long>(x)) - 1;
-}
-template <class To, class From>
-__device__ __forceinline__ void __builtin_memcpy(To* to, const From* from, unsigned long bytes) {
-  memcpy(to, from, bytes);
 }
 #define KETY_PACK_FN __device__ __forceinline__
 #else
@@ -67,6 +64,22 @@ struct Pack {
     return b;
   }
 };
+
+#ifdef __CUDACC_RTC__
+// Element by element: NVRTC forgets how arrays lie and would copy byte by byte.
+template <class T>
+KETY_PACK_FN void __builtin_memcpy(T* to, const T* from, unsigned long) {
+  *to = *from;
+}
+template <class T, int N>
+KETY_PACK_FN void __builtin_memcpy(Pack<T, N>* to, const T* from, unsigned long) {
+  for (int i = 0; i < N; ++i) to->part[i] = from[i];
+}
+template <class T, int N>
+KETY_PACK_FN void __builtin_memcpy(T* to, const Pack<T, N>* from, unsigned long) {
+  for (int i = 0; i < N; ++i) to[i] = from->part[i];
+}
+#endif
 
 // As __builtin_shufflevector of two packs.
 template <int... I, class T, int N>

@@ -119,10 +119,12 @@ void terms_normals_any(const TermsCall& call, long begin, long end, bool single)
 void terms_fit_any(const TermsCall& call, long begin, long end, bool single);
 void pairs_any(const PairsCall& call, long begin, long end);
 void descend_any(const DescentCall& call, long begin, long end);
+void crossings_any(const CrossingsCall& call, long begin, long end);
 
 extern const Engine engine;
-const Engine engine = {KETY_NAME,     forward_any, fit_single, fit_double,        sampled_any,
-                       search_any,    normals_any, sweep_any,  terms_forward_any, terms_normals_any,
-                       terms_fit_any, pairs_any,   descend_any};
+const Engine engine = {KETY_NAME,         forward_any,       fit_single,    fit_double,
+                       sampled_any,       search_any,        normals_any,   sweep_any,
+                       terms_forward_any, terms_normals_any, terms_fit_any, pairs_any,
+                       descend_any,       crossings_any};
 
 }  // namespace KETY_NS

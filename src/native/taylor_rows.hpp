@@ -1,5 +1,6 @@
 // Curves of the dictionary between its nodes, from the Taylor rows of the (rate, delay) cell that a
-// rate lies in (dictionary.hpp): products with the basis, sixteen to a register.
+// rate lies in (dictionary.hpp): products with the basis, sixteen to a register; of D descents at
+// once, one on a card.
 #pragma once
 #include "bounded.hpp"
 #include "types.hpp"
@@ -10,7 +11,93 @@ constexpr int kTaylorRows = 10;
 // Products with the leading vectors of the basis: what those beyond hold is too little to matter
 // for where a descent ends.
 constexpr int kWidth = 16;
-typedef float Row16 __attribute__((vector_size(4 * kWidth)));
+using Row16 = Lanes<float, kWidth>;
+
+// The monomials of rate and delay about the centre of a cell that go with its rows, in the orders
+// (rate, delay) 00 10 20 30, 01 11 21, 02 12, 03, and their slopes.
+template <int D>
+struct Monomials {
+  Lanes<float, D> of[kTaylorRows], by_rate[kTaylorRows], by_delay[kTaylorRows];
+};
+
+template <int D>
+KETY_FN void monomials_at(const Lanes<float, D>& rate, const Lanes<float, D>& rate_centre,
+                          const Lanes<float, D>& rate_half, const Lanes<float, D>& delay,
+                          const Lanes<float, D>& delay_centre, const Lanes<float, D>& delay_half,
+                          Monomials<D>& m) {
+  using V = Lanes<float, D>;
+  const V zero = {}, one = zero + 1, rx = 1 / rate_half,
+          ry = delay_half > 0 ? 1 / delay_half : zero, x = (rate - rate_centre) / rate_half,
+          y = delay_half > 0 ? (delay - delay_centre) / delay_half : zero;
+  const V of[kTaylorRows] = {one,   x,         x * x, x * x * x, y,
+                             x * y, x * x * y, y * y, x * y * y, y * y * y};
+  const V by_rate[kTaylorRows] = {
+      zero, rx, 2 * x * rx, 3 * x * x * rx, zero, y * rx, 2 * x * y * rx, zero, y * y * rx, zero};
+  const V by_delay[kTaylorRows] = {zero,   zero,       zero,       zero,           ry,
+                                   x * ry, x * x * ry, 2 * y * ry, 2 * x * y * ry, 3 * y * y * ry};
+  for (int i = 0; i < kTaylorRows; ++i) {
+    m.of[i] = of[i];
+    m.by_rate[i] = by_rate[i];
+    m.by_delay[i] = by_delay[i];
+  }
+}
+
+// N products at p, which a card loads four at a time.
+template <int N>
+KETY_FN Lanes<float, N> row_at(const float* p) {
+  Lanes<float, N> row;
+#ifdef KETY_CUDA
+  p = static_cast<const float*>(__builtin_assume_aligned(p, 16));
+#endif
+  __builtin_memcpy(&row, p, sizeof row);
+  return row;
+}
+
+// N products of the curve of one rate at one delay, and of its slopes in both.
+template <int N>
+struct RateCurve {
+  Lanes<float, N> u, by_rate, by_delay;
+};
+
+// From the rows of a cell and element l of the monomials.
+template <int N, int D>
+KETY_FN RateCurve<N> rate_curve(const float* rows, const Monomials<D>& m, int l) {
+  RateCurve<N> c = {};
+#pragma GCC unroll 10
+  for (int i = 0; i < kTaylorRows; ++i) {
+    const Lanes<float, N> row = row_at<N>(rows + kWidth * i);
+    c.u += get<float, D>(m.of[i], l) * row;
+    if (i > 0 && i != 4 && i != 7 && i != 9) c.by_rate += get<float, D>(m.by_rate[i], l) * row;
+    if (i >= 4) c.by_delay += get<float, D>(m.by_delay[i], l) * row;
+  }
+  return c;
+}
+
+// The cells (edges[i], edges[i + 1]] that hold D numbers; the first and last hold what lies beyond
+// them. Counting takes longer than stepping on from the last cell would, had stepping no branches.
+template <int D>
+KETY_FN Lanes<int, D> cells_of(const float* edges, int cells, const Lanes<float, D>& x) {
+  Lanes<int, D> cell = {};
+  for (int i = 1; i < cells; ++i) {
+    if constexpr (D > 1)
+      cell -= x > edges[i];  // true is -1
+    else
+      cell += x > edges[i];
+  }
+  return cell;
+}
+
+// Of D descents the curves of both rates, and the inner products of these, their slopes and the
+// voxel's own products: element pair(i, j) of `in`.
+constexpr int kVectors = 7;
+enum { kU1, kU2, kRate1, kRate2, kDelay1, kDelay2, kZ };
+template <int D>
+struct PairCurves {
+  Row16 u1[D], u2[D];
+  Lanes<float, D> in[32];
+};
+
+#ifndef KETY_CUDA
 
 #if defined(__clang__) || __GNUC__ >= 12
 #define KETY_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -76,7 +163,6 @@ KETY_FN void transpose(Row16 rows[16]) {
 }
 
 // Inner products of 7 vectors with each other: element pair(i, j) of the two rows.
-constexpr int kVectors = 7;
 KETY_FN void inner_products(const Row16* const* vectors, Row16& low, Row16& high) {
   Row16 rows[32];
 #pragma GCC unroll 7
@@ -88,57 +174,95 @@ KETY_FN void inner_products(const Row16* const* vectors, Row16& low, Row16& high
   high = sums_of(rows + 16);
 }
 
-// The monomials of rate and delay about the centre of a cell that go with its rows, in the orders
-// (rate, delay) 00 10 20 30, 01 11 21, 02 12, 03, and their slopes; for sixteen curves at once.
-struct Monomials {
-  Row16 of[kTaylorRows], by_rate[kTaylorRows], by_delay[kTaylorRows];
-};
+template <int D>
+KETY_FN void pair_curves(const float* const* fast_rows, const float* const* slow_rows,
+                         const Monomials<D>& fast, const Monomials<D>& slow, const Row16* z,
+                         const bool* live, PairCurves<D>& c) {
+  static_assert(D == kWidth);
+  for (int l = 0; l < D; ++l) {
+    if (!live[l]) {
+      c.in[l] = c.in[16 + l] = c.u1[l] = c.u2[l] = Row16{};
+      continue;
+    }
+    const RateCurve<kWidth> first = rate_curve<kWidth>(fast_rows[l], fast, l);
+    const RateCurve<kWidth> second = rate_curve<kWidth>(slow_rows[l], slow, l);
+    const Row16* vectors[kVectors] = {
+        &first.u,        &second.u,        &first.by_rate, &second.by_rate,
+        &first.by_delay, &second.by_delay, &z[l]};
+    inner_products(vectors, c.in[l], c.in[16 + l]);
+    c.u1[l] = first.u;
+    c.u2[l] = second.u;
+  }
+  transpose(c.in);
+  transpose(c.in + 16);
+}
 
-KETY_FN void monomials_at(const Row16& rate, const Row16& rate_centre, const Row16& rate_half,
-                          const Row16& delay, const Row16& delay_centre, const Row16& delay_half,
-                          Monomials& m) {
-  const Row16 zero = {}, one = zero + 1, rx = 1 / rate_half,
-              ry = delay_half > 0 ? 1 / delay_half : zero, x = (rate - rate_centre) / rate_half,
-              y = delay_half > 0 ? (delay - delay_centre) / delay_half : zero;
-  const Row16 of[kTaylorRows] = {one,   x,         x * x, x * x * x, y,
-                                 x * y, x * x * y, y * y, x * y * y, y * y * y};
-  const Row16 by_rate[kTaylorRows] = {
-      zero, rx, 2 * x * rx, 3 * x * x * rx, zero, y * rx, 2 * x * y * rx, zero, y * y * rx, zero};
-  const Row16 by_delay[kTaylorRows] = {
-      zero, zero, zero, zero, ry, x * ry, x * x * ry, 2 * y * ry, 2 * x * y * ry, 3 * y * y * ry};
-  for (int i = 0; i < kTaylorRows; ++i) {
-    m.of[i] = of[i];
-    m.by_rate[i] = by_rate[i];
-    m.by_delay[i] = by_delay[i];
+// The sums of squares of rows.
+template <int D>
+KETY_FN Lanes<float, D> squares_of(const Row16* rows) {
+  Row16 squares[D];
+  for (int l = 0; l < D; ++l) squares[l] = rows[l] * rows[l];
+  return sums_of(squares);
+}
+
+#else
+
+// Products that a card's thread looks at together: all sixteen would not fit its registers.
+#ifndef KETY_PART
+#define KETY_PART 8
+#endif
+constexpr int kPart = KETY_PART;
+
+// The sum of a row's elements, added up as in sums_of.
+template <int N>
+KETY_FN float sum_of(const float* row) {
+  if constexpr (N == 1) {
+    return row[0];
+  } else {
+    float half[N / 2];
+#pragma GCC unroll 8
+    for (int i = 0; i < N / 2; ++i) half[i] = row[2 * i] + row[2 * i + 1];
+    return sum_of<N / 2>(half);
   }
 }
 
-// The curve of one rate at one delay and its slopes in both.
-struct RateCurve {
-  Row16 u, by_rate, by_delay;
-};
-
-// From the rows of a cell and element l of the monomials.
-KETY_FN RateCurve rate_curve(const float* rows, const Monomials& m, int l) {
-  RateCurve c = {};
-#pragma GCC unroll 10
-  for (int i = 0; i < kTaylorRows; ++i) {
-    Row16 row;
-    __builtin_memcpy(&row, rows + kWidth * i, sizeof row);
-    c.u += m.of[i][l] * row;
-    if (i > 0 && i != 4 && i != 7 && i != 9) c.by_rate += m.by_rate[i][l] * row;
-    if (i >= 4) c.by_delay += m.by_delay[i][l] * row;
+template <int D>
+KETY_FN void pair_curves(const float* const* fast_rows, const float* const* slow_rows,
+                         const Monomials<D>& fast, const Monomials<D>& slow, const Row16* z,
+                         const bool*, PairCurves<D>& c) {
+  static_assert(D == 1);
+  using Part = Lanes<float, kPart>;
+#pragma GCC unroll 2
+  for (int from = 0; from < kWidth; from += kPart) {
+    const RateCurve<kPart> first = rate_curve<kPart>(fast_rows[0] + from, fast, 0);
+    const RateCurve<kPart> second = rate_curve<kPart>(slow_rows[0] + from, slow, 0);
+    Part own;
+    for (int i = 0; i < kPart; ++i) {
+      own[i] = z[0][from + i];
+      c.u1[0][from + i] = first.u[i];
+      c.u2[0][from + i] = second.u[i];
+    }
+    const Part* vectors[kVectors] = {
+        &first.u,         &second.u, &first.by_rate, &second.by_rate, &first.by_delay,
+        &second.by_delay, &own};
+#pragma GCC unroll 7
+    for (int i = 0; i < kVectors; ++i)
+#pragma GCC unroll 7
+      for (int j = 0; j <= i; ++j) {
+        const Part product = *vectors[i] * *vectors[j];
+        const float sum = sum_of<kPart>(product.part);
+        float& to = c.in[pair(i, j)];
+        to = from == 0 ? sum : to + sum;
+      }
   }
-  return c;
 }
 
-// The cells (edges[i], edges[i + 1]] that hold sixteen numbers; the first and last hold what lies
-// beyond them. Counting takes longer than stepping on from the last cell would, had stepping no
-// branches.
-KETY_FN Lanes<int, kWidth> cells_of(const float* edges, int cells, const Row16& x) {
-  Lanes<int, kWidth> cell = {};
-  for (int i = 1; i < cells; ++i) cell -= x > edges[i];
-  return cell;
+template <int D>
+KETY_FN float squares_of(const Row16* rows) {
+  const Row16 square = rows[0] * rows[0];
+  return sum_of<kWidth>(square.part);
 }
+
+#endif
 
 }  // namespace KETY_NS

@@ -1,5 +1,6 @@
 // Python bindings of models of several terms: forward, normal equations, fits, search for starts.
 #include "bindings.hpp"
+#include "ready.hpp"
 
 namespace {
 
@@ -236,9 +237,6 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
            [&](long begin, long end) { engine.terms_fit(call, begin, end, sizeof(T) == 4); });
 }
 
-// Curves as the search compares them: scaled, less their mean where a baseline is fitted, weighted;
-// those that are not finite, or constant, are 0 and of no use. `first`: the first sample, if not
-// negative.
 template <class T>
 void ready_curves(Array<T> curves, Array<T> weighted, double scale, bool baseline, Out<float> y,
                   Out<unsigned char> usable, Out<T> first, int threads) {
@@ -248,25 +246,11 @@ void ready_curves(Array<T> curves, Array<T> weighted, double scale, bool baselin
     throw std::invalid_argument("curves must be (voxels, frames), and so the results");
   nb::gil_scoped_release release;
   parallel(static_cast<long>(n), 4096, threads, [&](long begin, long end) {
-    const T factor = static_cast<T>(scale);
-    for (long v = begin; v < end; ++v) {
-      const T* from = curves.data() + v * static_cast<long>(frames);
-      float* to = y.data() + v * static_cast<long>(frames);
-      T total = 0, low = factor * from[0], high = low;
-      for (size_t j = 0; j < frames; ++j) {
-        const T x = factor * from[j];
-        total += x;
-        low = x < low ? x : low;
-        high = x > high ? x : high;
-      }
-      const bool good = total - total == 0 && high > low;
-      const T mean = good && baseline ? total / static_cast<T>(frames) : T(0),
-              start = factor * from[0];
-      for (size_t j = 0; j < frames; ++j)
-        to[j] = good ? static_cast<float>((factor * from[j] - mean) * weighted.data()[j]) : 0.0f;
-      usable.data()[v] = good;
-      first.data()[v] = good && start > 0 ? start : T(0);
-    }
+    for (long v = begin; v < end; ++v)
+      usable.data()[v] = KETY_NS::ready_curve<T>(
+          curves.data() + v * static_cast<long>(frames), static_cast<int>(frames),
+          static_cast<T>(scale), weighted.data(), baseline,
+          y.data() + v * static_cast<long>(frames), first.data()[v]);
   });
 }
 
@@ -385,6 +369,43 @@ void descend(nb::dict d, Array<float> z, Array<float> square, Array<int> pair, O
            [&](long begin, long end) { engine.descend(call, begin, end); });
 }
 
+void crossings(Array<double> a, Array<double> b, Array<double> y, Array<double> weighted,
+               nb::object constant, Out<int> i, Out<int> j, Out<double> x, Out<double> z,
+               Out<double> gain, int threads, const std::string& instruction_set) {
+  CrossingsCall call = {};
+  const size_t n = y.shape(0), frames = weighted.size();
+  if (a.ndim() != 3 || b.ndim() != 3 || y.ndim() != 2 || a.shape(0) != n || b.shape(0) != n ||
+      a.shape(2) != frames || b.shape(2) != frames || y.shape(1) != frames || i.ndim() != 2 ||
+      i.shape(0) != n || j.size() != i.size() || x.size() != i.size() || z.size() != i.size() ||
+      gain.size() != i.size())
+    throw std::invalid_argument("curves must be (voxels, delays, frames) and (voxels, frames)");
+  call.frames = static_cast<int>(frames);
+  call.first = static_cast<int>(a.shape(1));
+  call.second = static_cast<int>(b.shape(1));
+  call.most = static_cast<int>(i.shape(1));
+  call.a = a.data();
+  call.b = b.data();
+  call.y = y.data();
+  call.stride_a = static_cast<long>(a.shape(1) * frames);
+  call.stride_b = static_cast<long>(b.shape(1) * frames);
+  call.scale = 1;
+  call.weighted = weighted.data();
+  if (!constant.is_none()) {
+    auto c = nb::cast<Array<double>>(constant);
+    if (c.size() != frames) throw std::invalid_argument("constant must be (frames)");
+    call.constant = c.data();
+  }
+  call.i = i.data();
+  call.j = j.data();
+  call.x = x.data();
+  call.z = z.data();
+  call.gain = gain.data();
+  const Engine& engine = engine_named(instruction_set);
+  nb::gil_scoped_release release;
+  parallel(static_cast<long>(n), 64, threads,
+           [&](long begin, long end) { engine.crossings(call, begin, end); });
+}
+
 }  // namespace
 
 void bind_terms(nb::module_& module) {
@@ -424,4 +445,7 @@ void bind_terms(nb::module_& module) {
              nb::arg("pair"), nb::arg("group"), nb::arg("fast"), nb::arg("slow"), nb::arg("delay"),
              nb::arg("x"), nb::arg("y"), nb::arg("left"), nb::arg("threads"),
              nb::arg("instruction_set"));
+  module.def("crossings", &crossings, nb::arg("a"), nb::arg("b"), nb::arg("y"), nb::arg("weighted"),
+             nb::arg("constant").none(), nb::arg("i"), nb::arg("j"), nb::arg("x"), nb::arg("z"),
+             nb::arg("gain"), nb::arg("threads"), nb::arg("instruction_set"));
 }

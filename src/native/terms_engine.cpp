@@ -1,4 +1,5 @@
 // The entry points of models of several terms for one instruction set (see engine.cpp).
+#include "crossings.hpp"
 #include "descend.hpp"
 #include "pairs.hpp"
 #include "terms_at.hpp"
@@ -43,6 +44,12 @@ void pairs_any(const PairsCall& call, long begin, long end) {
   pairs_range<KETY_LANES>(call, begin, end);
 }
 
-void descend_any(const DescentCall& call, long begin, long end) { descend_range(call, begin, end); }
+void descend_any(const DescentCall& call, long begin, long end) {
+  descend_range<kWidth>(call, begin, end);
+}
+
+void crossings_any(const CrossingsCall& call, long begin, long end) {
+  crossings_range<kHalf>(call, begin, end);
+}
 
 }  // namespace KETY_NS

@@ -229,6 +229,22 @@ struct DescentCall {
   float *fast, *slow, *delay, *x, *y, *left;
 };
 
+// Sums of a curve at a delay of the first input and one at a delay of the second (see
+// crossings.hpp).
+struct CrossingsCall {
+  int frames, first, second, most;  // numbers of delays; most: pairs that are kept
+  // curves (first, frames), (second, frames) and (frames) of each voxel
+  const double *a, *b, *y;
+  long stride_a, stride_b;  // from voxel to voxel
+  double scale;             // of a and b
+  const double *weighted,
+      *constant;  // (frames): roots of the weights; unit vector left out, or null
+  // results (voxels, most), the best first: places in a and b, -1 where there are no more;
+  // amplitudes, and what they explain
+  int *i, *j;
+  double *x, *z, *gain;
+};
+
 // How a model becomes values at the samples of a curve (see sampled.hpp).
 enum DiscretizationKind { kExact = 0, kIir = 1, kFir = 2 };
 enum DelayFilter { kDelayExact = 0, kThiran = 1, kRound = 2 };
@@ -293,6 +309,7 @@ struct Engine {
   void (*terms_fit)(const TermsCall&, long begin, long end, bool single);
   void (*pairs)(const PairsCall&, long begin, long end);
   void (*descend)(const DescentCall&, long begin, long end);
+  void (*crossings)(const CrossingsCall&, long begin, long end);
 };
 
 void* kety_allocate(long bytes);  // 64-byte aligned

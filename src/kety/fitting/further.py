@@ -42,8 +42,8 @@ CHANGES = (0.5, 2.0)
 """Factors by which a residue's parameters are changed where the solution is not the lowest."""
 LATER = (-2.4, -1.2, -0.6, -0.3, -0.15, 0.15, 0.3, 0.6, 1.2, 2.4)
 """Changes of the portal input's delay beside such a solution, s."""
-CHUNK = 256
-"""Voxels whose curves are held at a time."""
+CHUNK, CHUNK_ON_CARD = 256, 1 << 18
+"""Voxels whose curves are held at a time; on a card, which holds its own, their parameters are."""
 
 
 class Found(NamedTuple):
@@ -171,16 +171,35 @@ def _relocated(
     if len(nodes.delays) * len(late) == 1:
         return parts[0]
     scaled = _scaled(problem)
-    for begin in range(0, len(theta), CHUNK):
-        part, y = theta[begin : begin + CHUNK], curves[begin : begin + CHUNK].astype(np.float64)
+    chunk = CHUNK if problem.card is None else CHUNK_ON_CARD
+    for begin in range(0, len(theta), chunk):
+        part, y = theta[begin : begin + chunk], curves[begin : begin + chunk].astype(np.float64)
         if problem.initial:
             without = part.copy()
             without[:, problem.slot("c0")] = 0.0
             y -= terms_curves(kernel, part)[0] - terms_curves(kernel, without)[0]
             part = without
-        artery = _shifted(kernel, part, {own: 1.0}, first, nodes.delays)
-        portal = _shifted(kernel, part, {own: 0.0}, second, late)
-        voxel, i, j, x, z = _best_pairs(problem, nodes.weighted, y, artery, portal)
+        if problem.card is None:
+            artery = _shifted(kernel, part, {own: 1.0}, first, nodes.delays)
+            portal = _shifted(kernel, part, {own: 0.0}, second, late)
+            found = _best_pairs(problem, nodes.weighted, y, artery, portal)
+        else:
+            from kety.fitting.cuda.crossings import crossings
+
+            found = _listed(
+                *crossings(
+                    kernel.on_card(np.float64),
+                    (own, first, second),
+                    part,
+                    y,
+                    (nodes.delays, late),
+                    nodes.weighted,
+                    _constant(problem, nodes.weighted),
+                    kernel.scale,
+                    MINIMA,
+                )
+            )
+        voxel, i, j, x, z = found
         starts = theta[begin + voxel]
         starts[:, scaled] *= (x + z)[:, None]
         starts[:, own] = x / (x + z)
@@ -207,31 +226,25 @@ def _best_pairs(
     """Where a sum of one of the curves a (V, m, T) and one of b (V, n, T), with amplitudes above 0,
     comes nearer to the curve y (V, T) than with their neighbours: voxels, places in a and b, and
     amplitudes, the best first; at most `MINIMA` of a voxel. ``weighted`` (T,): roots of weights."""
-    a, b, y = (curves * weighted for curves in (a, b, y))
-    if problem.baseline:
-        # No product of matrices: a library's may round a voxel differently beside others.
-        constant = weighted / np.linalg.norm(weighted)
-        a, b, y = (
-            m - np.einsum("...t,t->...", m, constant)[..., None] * constant for m in (a, b, y)
-        )
-    aa, bb = (np.maximum((m * m).sum(axis=2), 1e-300) for m in (a, b))
-    aa, bb = aa[:, :, None], bb[:, None, :]
-    ab = np.einsum("vit,vjt->vij", a, b)
-    ay, by = np.einsum("vit,vt->vi", a, y)[:, :, None], np.einsum("vjt,vt->vj", b, y)[:, None, :]
-    rest = np.maximum(aa * bb - ab * ab, 1e-12 * aa * bb)
-    x, z = (bb * ay - ab * by) / rest, (aa * by - ab * ay) / rest
-    both = (x > 0) & (z > 0)
-    alone = np.maximum(np.maximum(ay, 0.0) ** 2 / aa, np.maximum(by, 0.0) ** 2 / bb)
-    gain = np.where(both, x * ay + z * by, alone)
-    edged = np.pad(gain, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
-    m, n = gain.shape[1:]
-    peaks = both
-    for up, on in np.ndindex(3, 3):
-        peaks = peaks & (gain >= edged[:, up : up + m, on : on + n])
-    voxel, i, j = np.nonzero(peaks)
-    order = np.lexsort((-gain[voxel, i, j], voxel))
-    voxel, i, j = voxel[order], i[order], j[order]
-    rank = np.arange(len(voxel)) - np.searchsorted(voxel, voxel)
-    kept = rank < MINIMA
-    voxel, i, j = voxel[kept], i[kept], j[kept]
-    return voxel, i, j, x[voxel, i, j], z[voxel, i, j]
+    from kety import _native
+
+    shape = (len(y), MINIMA)
+    i, j = np.empty(shape, np.int32), np.empty(shape, np.int32)
+    x, z, gain = np.empty(shape), np.empty(shape), np.empty(shape)
+    constant = _constant(problem, weighted)
+    _native.crossings(a, b, y, weighted, constant, i, j, x, z, gain, problem.threads, "")
+    return _listed(i, j, x, z)
+
+
+def _constant(problem: Problem, weighted: Doubles) -> Doubles | None:
+    """The unit vector of a baseline, if one is fitted along."""
+    return weighted / np.linalg.norm(weighted) if problem.baseline else None
+
+
+def _listed(
+    i: NDArray[Any], j: NDArray[Any], x: Doubles, z: Doubles
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], Doubles, Doubles]:
+    """What was found (V, MINIMA), -1 where there is no more, one after the other."""
+    voxel, which = np.nonzero(i >= 0)
+    i, j = (n[voxel, which].astype(np.intp) for n in (i, j))
+    return voxel, i, j, x[voxel, which], z[voxel, which]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kety.errors import KetyError
-from kety.models.base import ROLES, Derived, Group, Model, Parameter, Terms, program_of
+from kety.models.base import ROLES, Derived, Group, Model, Parameter, Terms, program_of, recorded
 from kety.models.dual_input import (
     DUAL_INPUT_EXTENDED_TOFTS,
     DUAL_INPUT_ONE_COMPARTMENT,
@@ -60,4 +60,5 @@ __all__ = [
     "Terms",
     "get_model",
     "program_of",
+    "recorded",
 ]

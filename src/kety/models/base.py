@@ -314,8 +314,23 @@ def _as_program(recorder: Recorder, outputs: Sequence[int]) -> dict[str, Any]:
     }
 
 
+def recorded(
+    f: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> dict[str, Any]:
+    """A function of named numbers as the core runs it (`ProgramCall` in types.hpp).
+
+    Raises
+    ------
+    TypeError
+        If it is more than the arithmetic of `kety.models.trace`.
+    """
+    recorder, symbols = _symbols(inputs)
+    made = f(symbols)
+    return _as_program(recorder, [recorder.symbol(made[n]).register for n in outputs])
+
+
 def _function(f: Transform, names: Sequence[str], shift: float) -> dict[str, Any]:
     """A function from as many numbers to as many, by the same names; what it leaves out stays."""
-    recorder, symbols = _symbols(names)
-    made = {**symbols, **f(symbols, shift)}
-    return _as_program(recorder, [recorder.symbol(made[n]).register for n in names])
+    return recorded(lambda symbols: {**symbols, **f(symbols, shift)}, names, names)

@@ -35,6 +35,7 @@ from kety.models.exchange import (
 )
 from kety.models.starts import Curves, Nodes, Recipe, Search, exponentials, kernel_rows
 from kety.models.tofts import KTRANS
+from kety.models.trace import larger
 
 HAF = Parameter("haf", "1", "hepatic arterial fraction", "Q.PH1.999", None, (0.0, 1.0), per=None)
 VD = Parameter(
@@ -152,7 +153,7 @@ def _tofts_nodes(search: Search) -> list[Nodes]:
 def _tofts_start(v: Mapping[str, Any], x: Any, y: Any) -> dict[str, Any]:
     size = x + y
     # Something is taken up, or nothing would tell how fast it washes out.
-    ktrans = size * np.maximum(v["uptake"], LEAST_UPTAKE * v["plasma"])
+    ktrans = size * larger(v["uptake"], LEAST_UPTAKE * v["plasma"])
     return {
         "ktrans": ktrans,
         "haf": x / size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -115,6 +115,32 @@ class Call:
         """Start a kernel on the record, in the current stream."""
         where = np.uintp(self._there.data.ptr)
         kernel((max(int(blocks), 1),), (threads,), (where,), shared_mem=shared)
+
+    def copy(self) -> Call:
+        """A record of its own that points to the same arrays."""
+        other = Call(self.card, type(self.record).from_buffer_copy(self.record))
+        other.kept.append(self)
+        return other
+
+    def run(self, kernels: Sequence[Any], blocks: int) -> None:
+        """Bring the record to the card, start kernels on it one after the other, and wait."""
+        stream = self.card.stream()
+        self.card.settle()
+        with stream:
+            self.send(stream)
+            for kernel in kernels:
+                self.launch(kernel, blocks)
+            stream.synchronize()
+
+
+def set_program(call: Call, member: Any, program: Mapping[str, Any], parameters: int) -> None:
+    """Bring a program of so many parameters to the card."""
+    for name, kind in (("code", np.int32), ("constant", np.float64), ("output", np.int32)):
+        array = call.card.upload(np.asarray(program[name]).ravel(), kind)
+        call.kept.append(array)
+        point(member, name, array)
+    member.parameters = parameters
+    member.steps, member.outputs = len(program["constant"]), len(program["output"])
 
 
 def new_call(card: Card, record: str) -> Call:

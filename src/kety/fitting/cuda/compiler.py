@@ -22,6 +22,7 @@ ENTRY_UNITS: Final = {
     "fit": "cuda_fit.hpp",
     "direct": "cuda_direct.hpp",
     "terms": "cuda_terms.hpp",
+    "starts": "cuda_starts.hpp",
     "joint": "cuda_joint.hpp",
     "graph": "cuda_graph.hpp",
 }
@@ -132,7 +133,7 @@ def compile_unit(unit: str, precision: str, arch: str, size: int = SIZES[0]) -> 
 
     Parameters
     ----------
-    unit : {"fit", "direct", "terms", "joint", "graph"}
+    unit : {"fit", "direct", "terms", "starts", "joint", "graph"}
     precision : {"float32", "float64"}
     arch : str
         Such as ``"sm_90"``.

@@ -166,9 +166,7 @@ class FitOnCard:
     def _slot(self, size: int) -> Slot:
         """Room for a chunk of so many voxels."""
         card, real = self.card, self.dtype
-        call = new_call(card, "FitCard")
-        call.record = type(call.record).from_buffer_copy(self._shared.record)
-        call.kept.append(self._shared)
+        call = self._shared.copy()
         call.allocate(
             y=(size * self.frames, real),
             z=(size * int(call.record.rank), np.float32),

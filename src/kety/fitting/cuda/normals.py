@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fitting.cuda.card import THREADS, Call, Card, new_call, set_pieces
+from kety.fitting.cuda.card import THREADS, Card, new_call, set_pieces
 
 BLOCKS: Final = 8
 """Blocks for a multiprocessor; each thread has a curve of its own to work on."""
@@ -30,7 +30,7 @@ class NormalsOnCard:
     ) -> None:
         self.card, self.dtype, self.frames = card, np.dtype(dtype), len(times)
         self.blocks = BLOCKS * card.processors
-        call = self._shared = new_call(card, "NormalsCard")
+        call = self.shared = new_call(card, "NormalsCard")
         for i, level in enumerate(levels):
             set_pieces(call, call.record.input[i], level, self.dtype)
         if options["baseline"] and weights is None:  # the card has no weights of its own
@@ -41,13 +41,6 @@ class NormalsOnCard:
         )
         call.set(frames=self.frames, **options)
         call.allocate(tile=(self.blocks * THREADS * self.frames, self.dtype))
-
-    def call(self) -> Call:
-        """A record with all that voxels share."""
-        call = new_call(self.card, "NormalsCard")
-        call.record = type(call.record).from_buffer_copy(self._shared.record)
-        call.kept.append(self._shared)
-        return call
 
 
 class CurvesOnCard:
@@ -75,7 +68,7 @@ class CurvesOnCard:
             part = slice(begin, min(begin + self._part, len(curves)))
             count = part.stop - begin
             there = {n: card.empty(target[part].size, np.float64) for n, target in wanted.items()}
-            call = model.call()
+            call = model.shared.copy()
             own = self._kept[part] if self._kept is not None else None
             call.point(
                 curves=card.upload(curves[part], model.dtype) if own is None else own,
@@ -84,12 +77,7 @@ class CurvesOnCard:
                 **there,
             )
             call.set(voxels=count)
-            card.settle()
-            stream = card.stream()
-            with stream:
-                call.send(stream)
-                kernel = card.kernel("joint", "normals_at", model.dtype)
-                call.launch(kernel, min(model.blocks, -(-count // THREADS)))
-                stream.synchronize()
+            kernel = card.kernel("joint", "normals_at", model.dtype)
+            call.run([kernel], min(model.blocks, -(-count // THREADS)))
             for name, target in wanted.items():
                 target[part] = there[name].get().reshape(target[part].shape)

@@ -86,9 +86,7 @@ class SearchOnCard:
         size = min(total, MOST_VOXELS, MOST_STARTS // starts, room)
         if total == 0:
             return points, evaluations, status
-        call = new_call(card, "SearchCard")
-        call.record = type(call.record).from_buffer_copy(self._model.record)
-        call.kept.append(self._model)
+        call = self._model.copy()
         sent = card.pinned(size * self.samples, self.dtype)
         there = card.empty(size * self.samples, self.dtype)
         results: dict[str, tuple[Any, NDArray[Any]]] = {

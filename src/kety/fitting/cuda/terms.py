@@ -1,5 +1,5 @@
 """Models of several terms on a card: the exact solution from given starts, normal equations and
-curves. The search for the starts is the processor's."""
+curves. starts.py searches for the starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.fitting.cuda.card import THREADS, Call, Card, assign, new_call, point, set_pieces
+from kety.fitting.cuda.card import THREADS, Call, Card, assign, new_call, set_pieces, set_program
 from kety.fitting.cuda.compiler import SIZES
 
 if TYPE_CHECKING:
@@ -59,20 +59,8 @@ class TermsOnCard:
     def _fill_model(self, call: Call, program: Mapping[str, Any]) -> None:
         model = call.record.model
         for name in ("terms", "inner", "back"):
-            part = program[name]
-            if part is None:
-                continue
-            record = getattr(model, name)
-            for member, kind in (
-                ("code", np.int32),
-                ("constant", np.float64),
-                ("output", np.int32),
-            ):
-                array = self.card.upload(np.asarray(part[member]).ravel(), kind)
-                call.kept.append(array)
-                point(record, member, array)
-            record.parameters = program["parameters"]
-            record.steps, record.outputs = len(part["constant"]), len(part["output"])
+            if program[name] is not None:
+                set_program(call, getattr(model, name), program[name], program["parameters"])
         model.parameters = program["parameters"]
         model.outputs = model.terms.outputs
         model.groups = len(program["groups"])
@@ -85,27 +73,23 @@ class TermsOnCard:
             assign(model, {name: list(program[name])})
         model.decays, model.delay = len(program["decay_rate"]), program["delay"]
 
-    def _call(self) -> Call:
-        call = new_call(self.card, "TermsCard")
-        call.record = type(call.record).from_buffer_copy(self._model.record)
-        call.kept.append(self._model)
-        return call
-
     def _run(self, call: Call, *names: str) -> None:
-        card, stream = self.card, self.card.stream()
-        card.settle()
-        with stream:
-            call.send(stream)
-            for name in names:
-                kernel = card.kernel("terms", name, self.dtype, self.size)
-                blocks = min(self.blocks, -(-max(call.record.voxels, call.record.tasks) // THREADS))
-                call.launch(kernel, blocks)
-            stream.synchronize()
+        kernels = [self.card.kernel("terms", name, self.dtype, self.size) for name in names]
+        most = max(call.record.voxels, call.record.tasks)
+        call.run(kernels, min(self.blocks, -(-most // THREADS)))
 
     def _part(self, total: int, bytes_each: int) -> int:
         """Voxels of a chunk."""
         room = max(self.card.free_memory() // (2 * bytes_each), 1)
         return int(max(min(total, MOST_TASKS, room), 1))
+
+    def forward(self, count: int, **there: Any) -> None:
+        """Fill ``values`` (count, T), and ``jacobian`` (count, T, P) where it is given, at
+        ``points`` (count, P): arrays of double on the card."""
+        call = self._model.copy()
+        call.set(voxels=count)
+        call.point(**there)
+        self._run(call, "terms_forward")
 
     def curves(
         self, points: NDArray[np.float64], *, jacobian: bool
@@ -118,14 +102,11 @@ class TermsOnCard:
         for begin in range(0, total, size):
             part = slice(begin, min(begin + size, total))
             count = part.stop - begin
-            call = self._call()
-            call.set(voxels=count)
             outputs: dict[str, tuple[NDArray[Any], int]] = {"values": (values, frames)}
             if slopes is not None:
                 outputs["jacobian"] = (slopes, frames * p)
             there = {n: self.card.empty(count * w, np.float64) for n, (_, w) in outputs.items()}
-            call.point(points=self.card.upload(points[part], np.float64), **there)
-            self._run(call, "terms_forward")
+            self.forward(count, points=self.card.upload(points[part], np.float64), **there)
             for name, (target, _) in outputs.items():
                 target[part] = there[name].get().reshape(target[part].shape)
         return values, slopes
@@ -143,7 +124,7 @@ class TermsOnCard:
         size = self._part(total, 8 * (self.frames + 64))
         for begin in range(0, total, size):
             part = slice(begin, min(begin + size, total))
-            call = self._call()
+            call = self._model.copy()
             call.set(voxels=part.stop - begin)
             there = {
                 name: self.card.empty(target[part].size, np.float64)
@@ -188,7 +169,7 @@ class TermsOnCard:
             count = part.stop - begin
             rows = slice(first[begin], first[part.stop])
             tasks = int(rows.stop - rows.start)
-            call = self._call()
+            call = self._model.copy()
             call.set(voxels=count, tasks=tasks, **settings)
             there = {
                 name: self.card.empty(target[part].size, target.dtype)
