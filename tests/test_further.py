@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import nnls
 
 import kety
-from cases import TWO_PHASE, Floats, artery, options_of, study
+from cases import TWO_PHASE, Floats, artery, options_of, parameters, study
 from kety.fitting import further
 from kety.fitting.further import MINIMA, _across, _best_pairs, _shifted
 from kety.fitting.nodes import make_nodes
@@ -40,17 +40,17 @@ def problem_of(model: str, **options: Any) -> tuple[Problem, TermsKernel]:
 
 def test_a_solution_at_a_jump_starts_again_on_its_other_side() -> None:
     problem, kernel = problem_of("2cxm")
-    nodes = make_nodes(kernel)
-    assert len(nodes.bands) > 3
+    (bands,) = kernel.bands
+    assert len(bands) > 3
     slot = problem.slot("delay")
     # At both ends of every stretch, and in its middle.
-    at = np.concatenate([nodes.bands[:, 0], nodes.bands[:, 1], nodes.bands.mean(axis=1)])
+    at = np.concatenate([bands[:, 0], bands[:, 1], bands.mean(axis=1)])
     theta = np.ones((len(at), problem.size))
     theta[:, slot] = at
-    found = _across(kernel, nodes, theta)
-    n = len(nodes.bands)
+    (found,) = _across(kernel, theta)
+    n = len(bands)
     np.testing.assert_array_equal(found.voxel, [*range(1, n), *range(n, 2 * n - 1)])
-    np.testing.assert_array_equal(found.band, [*nodes.bands[:-1], *nodes.bands[1:]])
+    np.testing.assert_array_equal(found.band, [*bands[:-1], *bands[1:]])
     there = found.parameters[:, slot]
     assert ((there >= found.band[:, 0]) & (there <= found.band[:, 1])).all()
     assert np.abs(there - at[found.voxel]).max() < 1e-4
@@ -66,8 +66,7 @@ def test_no_solution_is_left_at_a_jump_with_a_lower_one_beyond(model: str, initi
     maps = kety.fit(curves, TWO_PHASE, problem.aif, model, **options)
     found = np.stack([maps[p.name].values * problem.factor(p) for p in problem.parameters], 1)
     known = np.isfinite(found).all(axis=1)
-    nodes = make_nodes(kernel)
-    on = _across(kernel, nodes, found[known])
+    (on,) = _across(kernel, found[known])
     assert len(on.voxel)
     one_each = np.arange(len(on.voxel) + 1, dtype=np.int64)
     beyond = solve_from(
@@ -78,6 +77,40 @@ def test_no_solution_is_left_at_a_jump_with_a_lower_one_beyond(model: str, initi
         np.float64,
     )
     assert (beyond.cost >= maps.cost.values[known][on.voxel] * (1 - 1e-6)).all()
+
+
+def test_both_delays_of_a_mixed_vascular_input_jump() -> None:
+    """Each voxel ends in the best of the stretches around it, along either delay."""
+    model = "dual_input_extended_tofts"
+    aif = artery("parker", TWO_PHASE[-1] + 5, onset=0.0)
+    late = options_of(model, aif)["portal"]
+    portal = replace(late, concentration=late.concentration + 15.0)
+    options: dict[str, Any] = {"dtype": "float64", "portal": portal, "mask": np.ones(60, bool)}
+    truth = parameters(np.random.default_rng(12), 60, model)
+    clean = kety.simulate_curves(truth, TWO_PHASE, aif, model, portal=portal)
+    curves = clean + np.random.default_rng(13).normal(0.0, 3.0, clean.shape)
+    maps = kety.fit(curves, TWO_PHASE, aif, model, **options)
+    problem, _ = problem_of(model)
+    problem = replace(problem, portal=portal)
+    kernel = terms_kernel(problem)
+    first, second = kernel.bands
+    assert len(first) > 3
+    assert len(second) > 3
+    found = np.stack([maps[p.name].values * problem.factor(p) for p in problem.parameters], 1)
+    found = found.astype(float)
+    known = np.flatnonzero(np.isfinite(found).all(axis=1))
+    assert len(known) > 40
+    for on in _across(kernel, found[known]):
+        assert len(on.voxel)
+        one_each = np.arange(len(on.voxel) + 1, dtype=np.int64)
+        starts = Starts(one_each, on.parameters, on.band)
+        chosen = known[on.voxel]
+        beyond = solve_from(kernel, kety.VarProLM(), curves[chosen], starts, np.float64)
+        assert (beyond.cost >= maps.cost.values[chosen] * (1 - 1e-6)).all()
+        # The solver ends where the curve jumps.
+        for slot, stretch in zip(kernel.program["jumps"], np.hsplit(on.band, 2), strict=True):
+            delay = beyond.parameters[:, slot]
+            assert ((delay >= stretch[:, 0]) & (delay <= stretch[:, 1])).all()
 
 
 @pytest.mark.parametrize("baseline", [False, True])
@@ -152,6 +185,26 @@ def test_wrong_delays_of_two_inputs_lead_back_to_the_truth() -> None:
     fit = solve_from(kernel, kety.VarProLM(), curves, starts, np.float64)
     error = np.abs(fit.parameters / theta - 1.0).max(axis=1)
     assert (error < 1e-6).mean() >= 0.9
+
+
+def test_other_blood_volumes_at_other_delays_lead_nowhere_lower() -> None:
+    model = "dual_input_extended_tofts"
+    problem, kernel = problem_of(model)
+    curves, _ = study(np.random.default_rng(14), 120, problem.aif, model=model)
+    options = {"dtype": "float64", "mask": np.ones(len(curves), bool)}
+    options |= options_of(model, problem.aif)
+    maps = kety.fit(curves, TWO_PHASE, problem.aif, model, **options)
+    theta = np.stack([maps[p.name].values * problem.factor(p) for p in problem.parameters], 1)
+    known = np.flatnonzero(np.isfinite(theta).all(axis=1))
+    assert len(known) > 80
+    nodes = make_nodes(kernel)
+    none = np.zeros(0, np.intp)
+    parts = [*further._other_residues(kernel, nodes, curves[known], theta[known], none)]
+    starts = further._gathered(parts, np.arange(len(known)))
+    assert len(starts.parameters) > len(known)
+    other = solve_from(kernel, kety.VarProLM(), curves[known], starts, np.float64)
+    cost = np.where(np.isfinite(other.cost), other.cost, np.inf)
+    assert (cost >= maps.cost.values[known] * (1 - 1e-6)).all()
 
 
 @pytest.mark.parametrize("model", ["tofts", "2cxm"])

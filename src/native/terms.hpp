@@ -48,6 +48,13 @@ struct TermsProblem {
   }
 };
 
+// Place of a parameter among the delays that jump, or -1.
+KETY_FN int jump_of(const TermsModel& model, int parameter) {
+  for (int j = 0; j < model.jumps; ++j)
+    if (model.jump[j] == parameter) return j;
+  return -1;
+}
+
 // Knots of all groups, (groups, pieces, 4).
 template <class T, int W>
 long knots_of(const TermsProblem<T>& problem) {

@@ -92,8 +92,13 @@ void read_model(OwnModel& own, nb::dict d, nb::list inputs, int& pieces) {
     m.decay_amplitude[e] = output(amplitude[e], false);
     m.decay_rate[e] = output(rate[e], false);
   }
-  m.delay = nb::cast<int>(d["delay"]);
-  if (m.delay >= m.parameters) throw std::invalid_argument("the delay is no parameter");
+  const auto jumps = nb::cast<std::vector<int>>(d["jumps"]);
+  m.jumps = static_cast<int>(jumps.size());
+  if (m.jumps > m.inputs) throw std::invalid_argument("more delays that jump than inputs");
+  for (int j = 0; j < m.jumps; ++j) {
+    m.jump[j] = jumps[j];
+    if (jumps[j] >= m.parameters) throw std::invalid_argument("the delay is no parameter");
+  }
 }
 
 void forward(nb::dict model, nb::list inputs, Array<double> times, Array<double> parameters,
@@ -189,7 +194,7 @@ void fit(nb::dict model, nb::list inputs, Array<double> times, Array<T> curves, 
     if (first.data()[v] < 0 || first.data()[v] > first.data()[v + 1])
       throw std::invalid_argument("first must not fall");
   if (start.size() != static_cast<size_t>(tasks) * p ||
-      band.size() != static_cast<size_t>(tasks) * 2)
+      band.size() != static_cast<size_t>(tasks) * 2 * own.model.jumps)
     throw std::invalid_argument("start and band do not fit the tasks");
   call.first = first.data();
   call.start = start.data();

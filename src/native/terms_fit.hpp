@@ -98,7 +98,7 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   const V zero = {};
-  const int parameters = call.model.parameters, delay = call.model.delay;
+  const int parameters = call.model.parameters, jumps = call.model.jumps;
   const T ftol = static_cast<T>(call.ftol), xtol = static_cast<T>(call.xtol);
   const T rounding = static_cast<T>(call.rounding);
   int active = tasks;
@@ -142,11 +142,14 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
         }
         for (int i = 0; i < kPacked<P>; ++i)
           h[i] = accept ? now.hessian[i] : gather(s.h, i, kPacked<P>);
-        if (delay >= 0)
-          for (int l = 0; l < W; ++l) {
-            set<T, W>(lo[delay], l, static_cast<T>(call.band[2 * (first_task + id[l])]));
-            set<T, W>(hi[delay], l, static_cast<T>(call.band[2 * (first_task + id[l]) + 1]));
+        for (int j = 0; j < jumps; ++j) {
+          const int delay = call.model.jump[j];
+          for (int l = 0; delay >= 0 && l < W; ++l) {
+            const double* band = call.band + 2 * ((first_task + id[l]) * jumps + j);
+            set<T, W>(lo[delay], l, static_cast<T>(band[0]));
+            set<T, W>(hi[delay], l, static_cast<T>(band[1]));
           }
+        }
         const V cost = accept ? now.cost : before,
                 plain = accept ? now.unweighted : gather(s.plain),
                 offset = accept ? now.offset : gather(s.offset);
@@ -238,7 +241,7 @@ KETY_STAGE void write_fits(const TermsCall& call, long start, int n, const Curve
     }
     for (int i = 0; i < P; ++i) {
       // A delay just beyond a jump that stands at its bound is at the bound.
-      const T near = i == call.model.delay ? T(1e-5) : T(0);
+      const T near = jump_of(call.model, i) >= 0 ? T(1e-5) : T(0);
       bound[i] =
           (p[i] <= static_cast<T>(call.lo[i]) + near) | (p[i] >= static_cast<T>(call.hi[i]) - near);
       if (call.fixed[i]) bound[i] = zero == zero;

@@ -136,7 +136,9 @@ struct TermsModel {
   ProgramCall inner, back;  // coordinates in which steps are taken, and the way back; or no outputs
   GroupCall group[kMaxGroups];
   int decay_amplitude[2], decay_rate[2];  // of what is there at the first frame
-  int delay;                              // parameter that is the first group's delay, or -1
+  // Parameters that are delays along which the curve jumps: the first group's, or -1, and that of
+  // another input with a direct term.
+  int jumps, jump[kMaxInputs];
   PiecesCall input[kMaxInputs][kLevels];
 };
 
@@ -159,7 +161,7 @@ struct TermsCall {
   // fit from given starts
   const long long* first;  // (voxels + 1): the tasks of each voxel
   const double* start;     // (tasks, parameters)
-  const double* band;      // (tasks, 2): s, jumps that the first group's delay does not cross
+  const double* band;      // (tasks, jumps, 2): s, jumps that those delays do not cross
   double lo[kMaxParameters], hi[kMaxParameters], xfloor[kMaxParameters], span[kMaxParameters];
   bool fixed[kMaxParameters], vanishing[kMaxParameters];
   int max_evaluations, frames_used;

@@ -101,9 +101,10 @@ KETY_FN void begin_walk(const TermsCall& call, long q, int b, int t, Walks<T, P>
     T x = 0;
     if (i < call.model.parameters) {
       x = static_cast<T>(call.start[q * call.model.parameters + i]);
-      const bool along = i == call.model.delay;
-      const T lo = static_cast<T>(along ? call.band[2 * q] : call.lo[i]);
-      const T hi = static_cast<T>(along ? call.band[2 * q + 1] : call.hi[i]);
+      const int jump = jump_of(call.model, i);
+      const double* band = call.band + 2 * (q * call.model.jumps + jump);
+      const T lo = static_cast<T>(jump >= 0 ? band[0] : call.lo[i]);
+      const T hi = static_cast<T>(jump >= 0 ? band[1] : call.hi[i]);
       if (!call.fixed[i]) x = x < lo ? lo : x > hi ? hi : x;
     }
     s.trial[s.at(i, t, P)] = s.p[s.at(i, t, P)] = x;

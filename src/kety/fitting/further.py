@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kety.fitting.engine import KernelFit, packed, place, rows_of
 from kety.fitting.nodes import NodeTable
-from kety.fitting.pairs import Starts, bands_of
+from kety.fitting.pairs import Starts
 from kety.fitting.terms import terms_curves
 
 if TYPE_CHECKING:
@@ -31,15 +31,16 @@ AT_WALL = 2e-6
 """Distance from a jump, relative to its delay, up to which a solution stands at it."""
 SAME = 1e-3
 """Relative change of the parameters up to which a solution is the one that was known."""
-PORTAL_DELAYS = 41
-"""Delays of the portal input that are scanned."""
+PORTAL_DELAYS, PORTAL_DELAYS_OF_JUMPS = 41, 81
+"""Delays of the portal input that are scanned: of a curve that bends along them, and one that
+jumps."""
 MINIMA = 6
 """Most pairs of delays of a voxel that are tried."""
 CLEAN, ROUNDING = 1e-4, 1e12
 """What is left of a curve of almost no noise, and what rounding leaves, relative to its variance;
 the latter in squares of the precision."""
 CHANGES = (0.5, 2.0)
-"""Factors by which a residue's parameters are changed where the solution is not the lowest."""
+"""Factors by which a residue's parameters are changed where the solution may not be the lowest."""
 LATER = (-2.4, -1.2, -0.6, -0.3, -0.15, 0.15, 0.3, 0.6, 1.2, 2.4)
 """Changes of the portal input's delay beside such a solution, s."""
 CHUNK, CHUNK_ON_CARD = 256, 1 << 18
@@ -47,8 +48,8 @@ CHUNK, CHUNK_ON_CARD = 256, 1 << 18
 
 
 class Found(NamedTuple):
-    """Starts: the voxel of each (n,), its parameters (n, P), and the stretch (n, 2) that its delay
-    may not leave."""
+    """Starts: the voxel of each (n,), its parameters (n, P), and the stretches that its delays may
+    not leave (`Starts.band`)."""
 
     voxel: NDArray[np.intp]
     parameters: Doubles
@@ -69,20 +70,17 @@ def go_further(
     where = np.flatnonzero(np.isfinite(result.cost))
     for _ in range(ROUNDS):
         theta = result.parameters[where].astype(np.float64)
-        delay = theta[:, kernel.problem.slot("delay")]
-        found = [_across(kernel, nodes, theta)]
+        found = [*_across(kernel, theta)]
         if nodes.recipe.share:
             found.append(_relocated(kernel, nodes, curves[where], theta))
             wide = np.flatnonzero(_missed(kernel, curves[where], result.cost[where]))
-            found.append(_along(kernel, nodes, rows_of(result, where[wide]), wide))
-            for changed in _other_residues(kernel.problem, nodes.recipe.share, theta[wide]):
-                other = _relocated(kernel, nodes, curves[where[wide]], changed)
-                found.append(other._replace(voxel=wide[other.voxel]))
+            found.append(_along(kernel, rows_of(result, where[wide]), wide))
+            found += _other_residues(kernel, nodes, curves[where], theta, wide)
         some = np.unique(np.concatenate([f.voxel for f in found]))
         if not len(some):
             return
         # The solution itself comes first: what is not lower does not replace it.
-        found.insert(0, Found(some, theta[some], bands_of(nodes.bands, delay[some])))
+        found.insert(0, Found(some, theta[some], kernel.bands_at(theta[some])))
         starts = _gathered(found, some)
         where = where[some]
         part = solve(curves[where], starts)
@@ -114,12 +112,10 @@ def _missed(kernel: TermsKernel, curves: NDArray[Any], cost: NDArray[Any]) -> ND
     return np.asarray((cost > rounding * spread) & (cost < CLEAN * spread))
 
 
-def _along(
-    kernel: TermsKernel, nodes: NodeTable, result: KernelFit, voxel: NDArray[np.intp]
-) -> Found:
+def _along(kernel: TermsKernel, result: KernelFit, voxel: NDArray[np.intp]) -> Found:
     """Starts beside solutions, at other portal delays, the rest moved as their covariance says."""
     problem = kernel.problem
-    size, first, second = problem.size, problem.slot("delay"), problem.slot("delay_portal")
+    size, second = problem.size, problem.slot("delay_portal")
     lo, hi = problem.kernel_bounds()
     row = np.nan_to_num(result.covariance[:, packed(np.arange(size), second)].astype(np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -127,16 +123,27 @@ def _along(
     theta = result.parameters[:, None, :] + slope[:, None, :] * np.array(LATER)[:, None]
     starts = np.clip(theta, lo, hi).reshape(-1, size)
     every = np.repeat(voxel, len(LATER))
-    return Found(every, starts, bands_of(nodes.bands, starts[:, first]))
+    return Found(every, starts, kernel.bands_at(starts))
 
 
-def _other_residues(problem: Problem, share: str, theta: Doubles) -> Iterator[Doubles]:
-    """Solutions (V, P) with one of the residue's parameters changed."""
+def _other_residues(
+    kernel: TermsKernel,
+    nodes: NodeTable,
+    curves: NDArray[Any],
+    theta: Doubles,
+    wide: NDArray[np.intp],
+) -> Iterator[Found]:
+    """From solutions (V, P) to other delays with one of the residue's parameters changed: from
+    those ``wide`` with each, from all with the one that other delays stand in for."""
+    problem, recipe = kernel.problem, nodes.recipe
     for i in _scaled(problem):
-        for factor in CHANGES if i != problem.slot(share) else ():
-            changed = theta.copy()
+        name = problem.parameters[i].name
+        which = np.arange(len(theta)) if name == recipe.varied else wide
+        for factor in CHANGES if name != recipe.share else ():
+            changed = theta[which]
             changed[:, i] *= factor
-            yield changed
+            other = _relocated(kernel, nodes, curves[which], changed)
+            yield other._replace(voxel=which[other.voxel])
 
 
 def _scaled(problem: Problem) -> list[int]:
@@ -144,19 +151,21 @@ def _scaled(problem: Problem) -> list[int]:
     return [i for i, p in enumerate(problem.parameters) if not p.is_delay and p.name != "c0"]
 
 
-def _across(kernel: TermsKernel, nodes: NodeTable, theta: Doubles) -> Found:
-    """From solutions (V, P) at a jump to its other side."""
-    slot = kernel.problem.slot("delay")
-    at, bands = theta[:, slot], nodes.bands
-    band = np.searchsorted(bands[:, 1], at - 1e-6).clip(max=len(bands) - 1)
-    near = AT_WALL * np.maximum(1.0, np.abs(at))
-    up = (at >= bands[band, 1] - near) & (band < len(bands) - 1)
-    down = ~up & (at <= bands[band, 0] + near) & (band > 0)
-    voxel = np.flatnonzero(up | down)
-    there = bands[(band + up - down)[voxel]]
-    starts = theta[voxel]
-    starts[:, slot] = np.clip(at[voxel], there[:, 0], there[:, 1])
-    return Found(voxel, starts, there)
+def _across(kernel: TermsKernel, theta: Doubles) -> Iterator[Found]:
+    """From solutions (V, P) at a jump along a delay to its other side."""
+    for i, (slot, bands) in enumerate(zip(kernel.program["jumps"], kernel.bands, strict=True)):
+        at = theta[:, slot]
+        band = np.searchsorted(bands[:, 1], at - 1e-6).clip(max=len(bands) - 1)
+        near = AT_WALL * np.maximum(1.0, np.abs(at))
+        up = (at >= bands[band, 1] - near) & (band < len(bands) - 1)
+        down = ~up & (at <= bands[band, 0] + near) & (band > 0)
+        voxel = np.flatnonzero(up | down)
+        there = bands[(band + up - down)[voxel]]
+        starts = theta[voxel]
+        starts[:, slot] = np.clip(at[voxel], there[:, 0], there[:, 1])
+        every = kernel.bands_at(starts)
+        every[:, 2 * i : 2 * i + 2] = there
+        yield Found(voxel, starts, every)
 
 
 def _relocated(
@@ -164,10 +173,13 @@ def _relocated(
 ) -> Found:
     """From solutions (V, P) of two inputs to other delays of both, with the same residue."""
     problem, share = kernel.problem, nodes.recipe.share
-    parts = [Found(np.zeros(0, np.intp), np.zeros((0, problem.size)), np.zeros((0, 2)))]
+    width = 2 * len(kernel.bands)
+    parts = [Found(np.zeros(0, np.intp), np.zeros((0, problem.size)), np.zeros((0, width)))]
     own, first, second = (problem.slot(n) for n in (share, "delay", "delay_portal"))
     lo, hi = problem.kernel_bounds()
-    late = np.linspace(lo[second], hi[second], PORTAL_DELAYS if hi[second] > lo[second] else 1)
+    jumps = any(len(bands) > 1 for bands in kernel.bands[1:])
+    count = PORTAL_DELAYS_OF_JUMPS if jumps else PORTAL_DELAYS
+    late = np.linspace(lo[second], hi[second], count if hi[second] > lo[second] else 1)
     if len(nodes.delays) * len(late) == 1:
         return parts[0]
     scaled = _scaled(problem)
@@ -205,7 +217,7 @@ def _relocated(
         starts[:, own] = x / (x + z)
         starts[:, first], starts[:, second] = nodes.delays[i], late[j]
         starts = np.clip(starts, lo, hi)
-        parts.append(Found(begin + voxel, starts, bands_of(nodes.bands, starts[:, first])))
+        parts.append(Found(begin + voxel, starts, kernel.bands_at(starts)))
     return _all_of(parts)
 
 

@@ -57,8 +57,8 @@ class NodeTable:
     values : mapping of str to arrays (pairs,)
         What the curves of each pair, and its group, stand for.
     group : (pairs,) array
-    band, bands : (groups, 2) and (m, 2) arrays
-        Jumps that the delay may not cross from a group's cell; and all such stretches, s.
+    band : (groups, 2) array
+        Jumps that the first delay may not cross from a group's cell, s.
     delays : (n,) array
         Centres of the cells of the delay, s.
     """
@@ -73,7 +73,6 @@ class NodeTable:
     values: dict[str, Doubles]
     group: NDArray[np.int32]
     band: Doubles
-    bands: Doubles
     delays: Doubles
 
 
@@ -159,7 +158,6 @@ def make_nodes(kernel: TermsKernel, initial_rate: float = INITIAL_RATES[1]) -> N
         values=values,
         group=group,
         band=band[[g.cell for g in groups]],
-        bands=np.unique(band, axis=0),
         delays=cells.mean(axis=1),
     )
 

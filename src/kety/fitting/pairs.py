@@ -46,7 +46,7 @@ class Starts:
     """Where the exact solver begins.
 
     ``first`` (V + 1): the rows of each voxel; ``parameters`` (rows, P) in kernel units; ``band``
-    (rows, 2): jumps that the delay may not cross, s.
+    (rows, 2 for each delay that jumps): jumps that they may not cross, s.
     """
 
     first: NDArray[np.int64]
@@ -226,7 +226,7 @@ def starts_of(
         theta[:, i] = np.clip(np.nan_to_num(column, nan=0.5 * (lo[i] + hi[i])), lo[i], hi[i])
     first = np.zeros(len(at_first) + 1, np.int64)
     np.cumsum(np.bincount(voxel, minlength=len(at_first)), out=first[1:])
-    return Starts(first, theta, np.ascontiguousarray(nodes.band[found.group]))
+    return Starts(first, theta, kernel.bands_at(theta, nodes.band[found.group]))
 
 
 def descent_settings(dtype: Any) -> dict[str, Any]:

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kety.errors import KetyError
-from kety.fitting.dictionary import delay_cells
 from kety.fitting.engine import TOO_WIDE, KernelFit, packed
 from kety.fitting.optimizers.varprolm import VarProLM
-from kety.fitting.pairs import Starts, bands_of
+from kety.fitting.pairs import Starts
 from kety.fitting.problem import Problem
 from kety.fitting.status import Status
 from kety.fitting.terms import solve_from, terms_kernel
@@ -79,13 +78,9 @@ def polish(
     own = np.where(known[:, None], own, 0.5 * (lo + hi))
     free = np.array([name not in held for name in names])
     own[:, free] = np.clip(own[:, free], lo[free], hi[free])
-    delay = names.index("delay")
-    band = np.zeros((len(own), 2))
-    if "delay" not in held:
-        _, _, bands = delay_cells(kernel.inputs[0], problem.times, lo[delay], hi[delay])
-        band = bands_of(np.unique(bands, axis=0), own[:, delay])
     curves_known = np.where(known[:, None], data, np.nan)
-    starts = Starts(np.arange(len(own) + 1, dtype=np.int64), np.ascontiguousarray(own), band)
+    own = np.ascontiguousarray(own)
+    starts = Starts(np.arange(len(own) + 1, dtype=np.int64), own, kernel.bands_at(own))
     result = solve_from(
         kernel,
         options or VarProLM(),

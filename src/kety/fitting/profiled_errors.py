@@ -105,7 +105,7 @@ def _walker(
     kernel = terms_kernel(problem, held=(problem.parameters[slot].name,))
     quick = replace(options, ftol=FTOL, max_evaluations=EVALUATIONS)
     lo, hi = problem.kernel_bounds()
-    band = [lo[problem.slot("delay")], hi[problem.slot("delay")]]
+    band = np.ravel([[lo[slot], hi[slot]] for slot in kernel.program["jumps"]])
     used = len(problem.times) if problem.weights is None else int((problem.weights > 0).sum())
     spare = used - problem.free_count - problem.baseline
     exact = ExactModel(problem)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kety.errors import KetyError
+from kety.fitting.dictionary import delay_cells
 from kety.fitting.engine import TOO_WIDE, KernelFit, Solve, no_fit, place
 from kety.fitting.nodes import INITIAL_RATES, make_nodes
 from kety.fitting.pairs import Starts, bands_of, prepare_pairs
@@ -59,6 +61,27 @@ class TermsKernel:
         if name not in self._there:
             self._there[name] = TermsOnCard(self.problem.card, self, dtype)
         return self._there[name]
+
+    @cached_property
+    def bands(self) -> list[Doubles]:
+        """Stretches (n, 2) between the jumps along each delay that may have them, s."""
+        lo, hi = self.problem.kernel_bounds()
+        found = []
+        for slot, source in zip(self.program["jumps"], self.inputs, strict=False):
+            band = np.array([[-np.inf, np.inf]])
+            if slot >= 0:
+                _, _, band = delay_cells(source, self.problem.times, lo[slot], hi[slot])
+            found.append(np.unique(band, axis=0))
+        return found
+
+    def bands_at(self, parameters: Doubles, first: Doubles | None = None) -> Doubles:
+        """The stretches (V, 2 for each delay that jumps) in which parameters (V, P) lie, s. That
+        of the first delay (V, 2), if it is known."""
+        delays = zip(self.bands, self.program["jumps"], strict=True)
+        parts = [bands_of(bands, parameters[:, slot]) for bands, slot in delays]
+        if first is not None:
+            parts[0] = first
+        return np.ascontiguousarray(np.hstack(parts))
 
     def options(self) -> dict[str, Any]:
         """What every call with measured curves takes."""
@@ -277,7 +300,7 @@ def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
     kernel = terms_kernel(problem)
     rates = INITIAL_RATES if problem.initial else INITIAL_RATES[:1]
     tables = [make_nodes(kernel, rate) for rate in rates]
-    nodes, delay = tables[0], problem.slot("delay")
+    nodes = tables[0]
     # Single precision is there for speed, and a descent has looked beyond the jumps.
     single = problem.dtype == np.float32 and nodes.descent is not None
     further = problem.initial or not single
@@ -301,7 +324,7 @@ def prepare_terms(problem: Problem, options: VarProLM) -> Solve:
             if len(unsure):
                 start = result.parameters[unsure].astype(np.float64)
                 one_each = np.arange(len(unsure) + 1, dtype=np.int64)
-                again = Starts(one_each, start, bands_of(nodes.bands, start[:, delay]))
+                again = Starts(one_each, start, kernel.bands_at(start))
                 double = solve_from(kernel, quick, curves[unsure], again, np.float64)
                 place(result, unsure, double)
         result.status[result.status == TOO_WIDE] = Status.NOT_IDENTIFIABLE

@@ -288,7 +288,13 @@ def program_of(model: Model, initial: bool, fixed: Collection[str] = ()) -> dict
     decays: list[tuple[int, int]] = []
     if initial:
         decays = [(output(symbols["c0"] * share), output(k)) for share, k in terms.initial]
-    along = outputs[output(terms.groups[0].delay)]
+    # A curve jumps along a delay where its input does, and seen through its tissue only bends. The
+    # first delay's bends are walls as well.
+    jumps = [
+        outputs[output(g.delay)]
+        for i, g in enumerate(terms.groups)
+        if i == 0 or (g.direct is not None and g.input != terms.groups[0].input)
+    ]
     return {
         "parameters": len(names),
         "terms": _as_program(recorder, outputs),
@@ -297,7 +303,7 @@ def program_of(model: Model, initial: bool, fixed: Collection[str] = ()) -> dict
         "groups": groups,
         "decay_amplitude": [a for a, _ in decays],
         "decay_rate": [k for _, k in decays],
-        "delay": along if along < len(names) else -1,
+        "jumps": [along if along < len(names) else -1 for along in jumps],
     }
 
 

@@ -243,7 +243,7 @@ DUAL_INPUT_EXTENDED_TOFTS = Model(
     (KTRANS_MIXED, HAF, VE_TOFTS, VP_TOFTS, SHIFT, SHIFT_PORTAL),
     (KEP_TOFTS,),
     terms=_tofts,
-    starts=Recipe(_tofts_nodes, _tofts_start, share="haf"),
+    starts=Recipe(_tofts_nodes, _tofts_start, share="haf", varied="vp"),
     inputs=2,
     profiled="delay_portal",
 )
@@ -268,7 +268,7 @@ DUAL_INPUT_TWO_COMPARTMENT = Model(
     (ARTERIAL_FLOW, PORTAL_FLOW, KTRANS_SPREAD, E_SPREAD, MTT),
     terms=_two,
     inner=(_two_inner, _two_back),
-    starts=Recipe(_two_nodes, _two_start, share="haf"),
+    starts=Recipe(_two_nodes, _two_start, share="haf", varied="vp"),
     inputs=2,
     profiled="haf",
 )

@@ -74,18 +74,21 @@ class Nodes:
 @dataclass(frozen=True)
 class Recipe:
     """``nodes(search)`` lists the groups; ``start(values, x, y)`` makes parameters (kernel units)
-    of what a pair's curves stand for and their amplitudes, all arrays.
+    of what a pair's curves stand for and their amplitudes, all arrays; from the arithmetic of
+    `kety.models.trace` alone, where a card is to follow it too.
 
     ``exponentials``: the pairs are two exponentials at one delay, named ``fast``, ``slow`` and
     ``delay``; the search then goes on between the nodes. 1 where the slower rate is 0, else 2.
     ``share``: of a model with two inputs, the parameter that is the first one's share of the curve;
-    all others but the delays and ``c0`` then scale with the curve.
+    all others but the delays and ``c0`` then scale with the curve. ``varied``: one of these that
+    other delays stand in for, so that every solution is tried with more and less of it.
     """
 
     nodes: Callable[[Search], list[Nodes]]
     start: Callable[[Mapping[str, Any], Any, Any], dict[str, Any]]
     exponentials: int = 0
     share: str = ""
+    varied: str = ""
 
 
 def kernel_rows(count: int, **columns: Any) -> Floats:

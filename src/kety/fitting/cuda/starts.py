@@ -212,11 +212,9 @@ class StartsOnCard:
         start, band = card.empty(total * size, np.float64), card.empty(total * 2, np.float64)
         call.point(first=card.upload(first), start=start, start_band=band)
         self._run(call, count, "starts_write")
-        return Starts(
-            first,
-            start.get()[: total * size].reshape(total, size),
-            band.get()[: total * 2].reshape(total, 2),
-        )
+        parameters = start.get()[: total * size].reshape(total, size)
+        bands = self.kernel.bands_at(parameters, band.get()[: total * 2].reshape(total, 2))
+        return Starts(first, parameters, bands)
 
 
 def _read(call: Call, table: dict[str, Any]) -> None:

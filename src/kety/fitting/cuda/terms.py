@@ -71,7 +71,8 @@ class TermsOnCard:
             own.terms = len(group["amplitude"])
         for name in ("decay_amplitude", "decay_rate"):
             assign(model, {name: list(program[name])})
-        model.decays, model.delay = len(program["decay_rate"]), program["delay"]
+        model.decays, model.jumps = len(program["decay_rate"]), len(program["jumps"])
+        assign(model, {"jump": program["jumps"]})
 
     def _run(self, call: Call, *names: str) -> None:
         kernels = [self.card.kernel("terms", name, self.dtype, self.size) for name in names]
