@@ -31,9 +31,9 @@ AT_WALL = 2e-6
 """Distance from a jump, relative to its delay, up to which a solution stands at it."""
 SAME = 1e-3
 """Relative change of the parameters up to which a solution is the one that was known."""
-PORTAL_DELAYS, PORTAL_DELAYS_OF_JUMPS = 41, 81
-"""Delays of the portal input that are scanned: of a curve that bends along them, and one that
-jumps."""
+PORTAL_DELAYS, BETWEEN_JUMPS = 41, 0.125
+"""Delays of the portal input that are scanned; where the curve jumps along them, their distance
+between two jumps at most, s."""
 MINIMA = 6
 """Most pairs of delays of a voxel that are tried."""
 CLEAN, ROUNDING = 1e-4, 1e12
@@ -177,9 +177,7 @@ def _relocated(
     parts = [Found(np.zeros(0, np.intp), np.zeros((0, problem.size)), np.zeros((0, width)))]
     own, first, second = (problem.slot(n) for n in (share, "delay", "delay_portal"))
     lo, hi = problem.kernel_bounds()
-    jumps = any(len(bands) > 1 for bands in kernel.bands[1:])
-    count = PORTAL_DELAYS_OF_JUMPS if jumps else PORTAL_DELAYS
-    late = np.linspace(lo[second], hi[second], count if hi[second] > lo[second] else 1)
+    late = _portal_delays(kernel)
     if len(nodes.delays) * len(late) == 1:
         return parts[0]
     scaled = _scaled(problem)
@@ -219,6 +217,20 @@ def _relocated(
         starts = np.clip(starts, lo, hi)
         parts.append(Found(begin + voxel, starts, kernel.bands_at(starts)))
     return _all_of(parts)
+
+
+def _portal_delays(kernel: TermsKernel) -> Doubles:
+    """Delays of the portal input that are scanned, some between any two jumps, s."""
+    problem, stretches = kernel.problem, [b for bands in kernel.bands[1:] for b in bands]
+    slot = problem.slot("delay_portal")
+    lo, hi = (bound[slot] for bound in problem.kernel_bounds())
+    if len(stretches) < 2:
+        return np.linspace(lo, hi, PORTAL_DELAYS if hi > lo else 1)
+    parts = []
+    for begin, end in stretches:
+        count = int(np.ceil((end - begin) / BETWEEN_JUMPS)) or 1
+        parts.append(begin + (end - begin) * (np.arange(count) + 0.5) / count)
+    return np.concatenate(parts)
 
 
 def _shifted(
