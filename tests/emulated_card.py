@@ -29,7 +29,10 @@ HERE = Path(__file__).parent
 
 
 class Array(np.ndarray):
-    """An array "on the card"."""
+    """An array "on the card". It has no arithmetic: CuPy would compile kernels of its own for it,
+    which takes the headers of a whole CUDA Toolkit."""
+
+    __array_ufunc__ = None
 
     @property
     def data(self) -> Any:  # type: ignore[override]
@@ -113,11 +116,6 @@ class Cupy:
         host = np.asarray(host)
         there = self.empty(host.shape, host.dtype)
         there[...] = host
-        return there
-
-    def zeros(self, shape: Any, dtype: Any) -> Array:
-        there = self.empty(shape, dtype)
-        there[...] = 0
         return there
 
     def get_default_memory_pool(self) -> Any:

@@ -34,7 +34,7 @@ KERNELS = {
     "terms": {"forward", "normals", "begin", "walk", "write"},
     "starts": {"ready", "scan", "descend", "count", "write", "shift", "cross"},
     "joint": {"normals_at"},
-    "graph": {"metric", "rows", "blocks", "dot", "gather", "pull", "factor"},
+    "graph": {"metric", "rows", "blocks", "dot", "gather", "pull", "factor", "update", "spread"},
 }
 PREFIX = {"fit": "fit_", "terms": "terms_", "starts": "starts_", "graph": "sweep_"}
 

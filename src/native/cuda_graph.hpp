@@ -57,6 +57,27 @@ KETY_KERNEL sweep_gather(SweepCard* card) {
   to[i] = card->mean ? sum / static_cast<T>(end - begin) : sum;
 }
 
+// An element for each thread: the next of what is kept, and of `from` times the factor.
+KETY_KERNEL sweep_update(SweepCard* card) {
+  const T *from = static_cast<const T*>(card->from), *mask = static_cast<const T*>(card->mask);
+  T* to = static_cast<T*>(card->to);
+  const long i = KETY_INDEX;
+  if (i >= card->rows * P) return;
+  const T kept = static_cast<T>(card->kept);
+  T sum = kept != 0 ? kept * to[i] : T(0);  // what was never written is not read
+  if (from) sum += static_cast<T>(card->factor) * from[i];
+  to[i] = mask ? sum * mask[i] : sum;
+}
+
+// A coarse vector added to its members.
+KETY_KERNEL sweep_spread(SweepCard* card) {
+  const T *from = static_cast<const T*>(card->from), *mask = static_cast<const T*>(card->mask);
+  const long i = KETY_INDEX;
+  if (i >= card->rows * P) return;
+  const long row = static_cast<long>(card->group[i / P]);
+  static_cast<T*>(card->to)[i] += from[row * P + i % P] * mask[i];
+}
+
 KETY_KERNEL sweep_pull(SweepCard* card) {
   const long i = KETY_INDEX;
   if (i < card->rows)

@@ -115,6 +115,10 @@ struct SweepCard : SweepCall {
   int width;
   const void* from;
   void* to;
-  const double* whole;  // factor: (rows, 10) blocks
   bool mean;
+  // vectors (rows, P): what is kept of `to`, what it is multiplied by in the end, or null, and the
+  // row of `from` that each takes
+  double kept;
+  const void* mask;
+  const int* group;
 };

@@ -45,7 +45,7 @@ class Level:
         n, empty = self.count, self.card.empty
         for name in ("metric", "pulled", "block", "pivot"):
             self.arrays[name] = empty(n * self.packed, self.dtype)
-        for name in ("b", "z", "a", "u"):
+        for name in ("b", "z", "a", "u", "mask"):
             self.arrays[name] = empty(n * self.size, self.dtype)
         self.arrays["free"] = empty(n, np.uint8)
         self.arrays["partial"] = empty(self.blocks, np.float64)
@@ -71,6 +71,27 @@ class Level:
         call.point(**{n: self[v] if isinstance(v, str) else v for n, v in arrays.items()})
         self.calls[name] = kernel, call
 
+    def update(
+        self,
+        name: str,
+        to: str,
+        source: str | None = None,
+        factor: float = 1.0,
+        kept: float = 0.0,
+        mask: str | None = None,
+    ) -> None:
+        """A record for vectors: ``to`` becomes ``kept`` of itself and ``factor`` times
+        ``source``, all times ``mask``."""
+        arrays = {n: self[v] if v else None for n, v in (("from", source), ("mask", mask))}
+        self.call(name, "sweep_update", 0.0, to=to, factor=factor, kept=kept, **arrays)
+
+    def change(self, name: str, stream: Any, **numbers: float) -> None:
+        """Run a kernel with other numbers."""
+        _, call = self.calls[name]
+        call.set(**numbers)
+        call.send(stream)
+        self.run(name)
+
     def send(self, stream: Any) -> None:
         """Bring all records to the card."""
         for _, call in self.calls.values():
@@ -80,11 +101,14 @@ class Level:
         """Launch a kernel on its record."""
         kernel, call = self.calls[name]
         launched = self.card.kernel("graph", kernel, self.dtype, self.size)
-        call.launch(launched, self.blocks if blocks is None else blocks)
+        if blocks is None:
+            by_element = kernel in ("sweep_update", "sweep_spread")
+            blocks = -(-self.count * self.size // THREADS) if by_element else self.blocks
+        call.launch(launched, blocks)
 
-    def total(self) -> float:
+    def total(self, stream: Any) -> float:
         """The sum that the last kernel formed."""
-        return float(self["partial"].sum())
+        return float(self["partial"].get(stream=stream).sum())
 
 
 class GraphOnCard:
@@ -161,14 +185,7 @@ class GraphOnCard:
         exact.call("rows", "sweep_rows", strength, x="z", u="u", y="a")
         for number, level in enumerate(self._levels[: self._used]):
             self._calls(number, level, strength)
-        top.arrays |= {
-            n: self._card.empty(self._count * self._size, self._dtype) for n in ("p", "ap")
-        }
-        top.call("metric_p", "sweep_metric", strength, x="p", u="u")
-        own = {"block": "block", "free": "free"}
-        top.call("rows_p", "sweep_rows", strength, x="p", u="u", y="ap", **own)
-        top.call("blocks", "sweep_blocks", strength, b="b", y="z")
-        top.call("dot", "sweep_dot", strength, x="z", b="b")
+        self._conjugate(top, strength)
         self._card.settle()
         with self._stream:
             for level in (exact, *self._levels[: self._used]):
@@ -179,6 +196,31 @@ class GraphOnCard:
                     self._gather(number - 1, "means")
                 level.run("pull")
             self._stream.synchronize()
+
+    def _conjugate(self, top: Level, strength: float) -> None:
+        """The steps of conjugate gradients: ``at`` the solution, ``b`` the residual, ``p`` the
+        direction, ``ap`` what it comes to; ``own`` of voxels without edges."""
+        vectors = ("p", "ap", "at", "rhs", "own")
+        top.arrays |= {n: self._card.empty(self._count * self._size, self._dtype) for n in vectors}
+        alone = np.repeat(self._alone, self._size)
+        top.arrays["alone"] = self._card.upload(alone, self._dtype)
+        top.arrays["linked"] = self._card.upload(~alone, self._dtype)
+        own = {"block": "block", "free": "free"}
+        top.call("metric_p", "sweep_metric", strength, x="p", u="u")
+        top.call("rows_p", "sweep_rows", strength, x="p", u="u", y="ap", **own)
+        top.call("blocks", "sweep_blocks", strength, b="b", y="z")
+        top.call("dot", "sweep_dot", strength, x="z", b="b")
+        for name in ("at", "rhs"):
+            top.update(f"free {name}", name, kept=1.0, mask="mask")
+            top.update(f"linked {name}", name, kept=1.0, mask="linked")
+        top.update("residual", "b", "rhs")
+        top.update("own", "own", "z", mask="alone")
+        top.update("direction", "p", "at")
+        top.update("less", "b", "ap", kept=1.0)
+        top.update("turn", "p", "z")
+        top.update("advance", "at", "p", kept=1.0)
+        top.update("clear", "at")
+        top.update("with own", "at", "own", kept=1.0)
 
     def _calls(self, number: int, level: Level, strength: float) -> None:
         own = {"block": "block", "free": "free"}
@@ -199,6 +241,8 @@ class GraphOnCard:
             ):
                 ends = {"from": level[source], "to": coarse[target]}
                 level.call(name, "sweep_gather", strength, width=width, mean=mean, **ends, **groups)
+            ends = {"from": coarse["z"], "to": "z", "group": level.group}
+            level.call("up", "sweep_spread", strength, mask="mask", **ends)
 
     def _gather(self, number: int, name: str) -> None:
         level = self._levels[number]
@@ -228,15 +272,10 @@ class GraphOnCard:
                     np.bitwise_or.at(coarse, fine.group.get(), chosen)
                     chosen = coarse
                 level["free"].set(np.ascontiguousarray(chosen), stream=stream)
-                level.arrays["mask"] = self._mask(chosen, level.dtype)
+                bits = (chosen[:, None] >> np.arange(self._size, dtype=np.uint8)) & 1
+                level["mask"].set(bits.ravel().astype(level.dtype), stream=stream)
                 level.run("factor")
             stream.synchronize()
-
-    def _mask(self, free: NDArray[np.uint8], dtype: Any) -> Any:
-        bits = (free[:, None] >> np.arange(self._size, dtype=np.uint8)) & 1
-        mask = self._card.upload(bits.ravel(), dtype)
-        self._card.settle()
-        return mask
 
     def solve(
         self, b: NDArray[np.float64], x: NDArray[np.float64], tolerance: float, limit: int
@@ -246,48 +285,37 @@ class GraphOnCard:
         Returns the steps, and the residual relative to b's in the preconditioner's norm.
         """
         top, stream = self._levels[0], self._stream
-        card, real = self._card, self._dtype
-        r, z, p, ap = top["b"], top["z"], top["p"], top["ap"]
-        alone = card.upload(np.repeat(self._alone, self._size).astype(real))
-        at, rhs = card.upload(x.ravel(), real), card.upload(b.ravel(), real)
-        card.settle()
         step, rz, whole = 0, 0.0, 0.0
         with stream:
-            at *= top["mask"]
-            rhs *= top["mask"]
+            for name, vector in (("at", x), ("rhs", b)):
+                top[name].set(vector.ravel().astype(self._dtype), stream=stream)
+                top.run(f"free {name}")
             # Voxels without edges are solved for at once, so that they do not decide when to stop.
-            r[...] = rhs
-            top.run("blocks")
-            own = z * alone
-            linked = 1 - alone
-            at *= linked
-            rhs *= linked
-            r[...] = rhs
+            for name in ("residual", "blocks", "own", "linked at", "linked rhs", "residual"):
+                top.run(name)
             whole = self._precondition()
             if whole > 0:
-                p[...] = at
-                top.run("metric_p")
-                top.run("rows_p")
-                r[...] = rhs - ap
+                for name in ("direction", "metric_p", "rows_p"):
+                    top.run(name)
+                top.change("less", stream, factor=-1.0)
                 rz = self._precondition()
-                p[...] = z
+                top.change("turn", stream, kept=0.0)
                 while step < limit and rz > tolerance * tolerance * whole:
                     top.run("metric_p")
                     top.run("rows_p")
-                    curvature = top.total()
+                    curvature = top.total(stream)
                     if not curvature > 0:
                         break
-                    alpha = real.type(rz / curvature)
-                    at += alpha * p
-                    r -= alpha * ap
+                    alpha = rz / curvature
+                    top.change("advance", stream, factor=alpha)
+                    top.change("less", stream, factor=-alpha)
                     before, rz = rz, self._precondition()
-                    p *= real.type(rz / before)
-                    p += z
+                    top.change("turn", stream, kept=rz / before)
                     step += 1
             else:
-                at *= real.type(0)
-            at += own
-            x[...] = at.get(stream=stream).reshape(x.shape)
+                top.run("clear")
+            top.run("with own")
+            x[...] = top["at"].get(stream=stream).reshape(x.shape)
             stream.synchronize()
         return step, float(np.sqrt(max(rz, 0.0) / whole)) if whole > 0 else 0.0
 
@@ -296,10 +324,10 @@ class GraphOnCard:
         top = self._levels[0]
         if self._used == 1:
             top.run("blocks")
-            return top.total()
+            return top.total(self._stream)
         self._cycle(0)
         top.run("dot")
-        return top.total()
+        return top.total(self._stream)
 
     def _cycle(self, number: int) -> None:
         """One V-cycle from level `number` down. Symmetric, so that conjugate gradients may use
@@ -319,9 +347,7 @@ class GraphOnCard:
         level.run("rest")
         self._gather(number, "down")
         self._cycle(number + 1)
-        coarse = self._levels[number + 1]
-        z, found = level["z"].reshape(-1, self._size), coarse["z"].reshape(-1, self._size)
-        z += found[level.group] * level["mask"].reshape(-1, self._size)
+        level.run("up")
         smooth()
 
     def penalty(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
