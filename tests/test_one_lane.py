@@ -366,12 +366,12 @@ def test_normal_equations(
 
 
 @pytest.mark.parametrize(
-    ("size", "single"), [(4, False), (4, True), (3, False), (5, False), (7, False), (8, False)]
+    ("size", "single", "multigrid"),
+    [(4, single, multigrid) for single in (False, True) for multigrid in (False, True)]
+    + [(3, False, False), (5, False, False), (7, False, False), (8, False, True)],
 )
-@pytest.mark.parametrize(("multigrid", "strength"), [(False, 1.0), (True, 1e3)])
-def test_systems_on_a_graph(
-    card: Card, size: int, single: bool, multigrid: bool, strength: float
-) -> None:
+def test_systems_on_a_graph(card: Card, size: int, single: bool, multigrid: bool) -> None:
+    strength = 1e3 if multigrid else 1.0
     place = np.arange(576).reshape(24, 24)
     a = np.concatenate([place[:, 1:].ravel(), place[1:].ravel()])
     b = np.concatenate([place[:, :-1].ravel(), place[:-1].ravel()])
