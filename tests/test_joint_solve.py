@@ -837,7 +837,7 @@ def test_isolated_voxels_do_not_change_the_share_of_others(
     strength: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(errors, "DRAWS", 100)
-    setup = lone_setup(block_diag([square(12), csr_array((2000, 2000))]))
+    setup = lone_setup(block_diag([square(12), csr_array((800, 800))]))
     unit = 1.0 / graph_of(square(12)).mean_degree
     exact = exact_share(square(12).toarray() * unit, strength)
     found = own_share(setup, strength)
