@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import kety
 from benchmarks.common import Table, run
 from benchmarks.gpu_terms import exchange
+from benchmarks.tissue import portal_of
 from kety.errors import KetyError
 from kety.fitting import solve
 from kety.fitting.cuda import Card, card_or_reason, find_card
@@ -258,15 +259,20 @@ def under_sanitizer(seed: int) -> None:
                 )
         for model in ("2cxm", "aath"):
             kety.fit(curves, problem.times, problem.aif, model, dtype=dtype, device="cuda")
-        kety.fit(
-            curves[:400].reshape(20, 20, -1),
-            problem.times,
-            problem.aif,
-            joint=kety.Joint("graph", strength=1000.0),
-            dtype=dtype,
-            mask=np.ones((20, 20), bool),
-            device="cuda",
-        )
+        liver = "dual_input_one_compartment"
+        two = {"portal": portal_of(problem.aif), "mask": np.ones(20, bool)}
+        kety.fit(curves[:20], problem.times, problem.aif, liver, dtype=dtype, device="cuda", **two)
+        for model, edge in (("extended_tofts", 20), ("2cxm", 8)):
+            kety.fit(
+                curves[: edge * edge].reshape(edge, edge, -1),
+                problem.times,
+                problem.aif,
+                model,
+                joint=kety.Joint("graph", strength=1000.0),
+                dtype=dtype,
+                mask=np.ones((edge, edge), bool),
+                device="cuda",
+            )
 
 
 def sanitizers(seed: int) -> tuple[Table, dict[str, Any]]:

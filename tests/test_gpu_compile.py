@@ -15,9 +15,8 @@ from kety.fitting.cuda.source import source_of
 MOST_REGISTERS = 255
 # Enough of units, precisions and cards to find what does not compile; each takes seconds.
 CHOSEN = [
-    ("fit", "float32", "sm_80", 5),
     ("fit", "float32", "sm_90", 5),
-    ("fit", "float64", "sm_90", 5),
+    ("fit", "float64", "sm_80", 5),
     ("direct", "float32", "sm_90", 5),
     ("joint", "float64", "sm_80", 5),
     ("joint", "float32", "sm_90", 5),
@@ -25,7 +24,6 @@ CHOSEN = [
     ("graph", "float64", "sm_80", 5),
     ("graph", "float64", "sm_90", 8),
     ("terms", "float32", "sm_80", 5),
-    ("starts", "float32", "sm_80", 5),
     ("starts", "float64", "sm_90", 5),
 ]
 KERNELS = {
