@@ -23,6 +23,7 @@ import pytest
 
 from kety.fitting.cuda import card, compiler
 from kety.fitting.cuda.source import header_folder, source_of
+from kety.fitting.engine import instruction_sets
 
 GUARD, PATTERN = 64, 0xA5
 HERE = Path(__file__).parent
@@ -165,9 +166,12 @@ def emulated_library(unit: str, precision: str, size: str) -> Any:
     if compile_with is None:
         pytest.skip("no C++ compiler to run the card's kernels on the processor")
     name = compiler.ENTRY_UNITS[unit]
+    # A card fuses what the source fuses; a processor needs to be asked.
+    fuses = ["-mfma"] if "avx2" in instruction_sets() else []
     options = [
         *("-std=c++20", "-O1", "-w", "-fPIC", "-shared"),
         *("-ffp-contract=off", "-fno-math-errno", "-DKETY_CUDA", "-DKETY_NS=card"),
+        *fuses,
         f"-DKETY_REAL={compiler.PRECISIONS[precision]}",
         f"-DKETY_SIZE={size}",
         f'-DKETY_UNIT="{name}"',

@@ -10,7 +10,9 @@ template <class T, int W, int F>
 KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W, F>& s,
                            unsigned char* status) {
   using V = Lanes<T, W>;
-  const int frames = call.frames, whole = frames / W * W;
+  // Sums of a curve are formed in as many parts whatever W is, so that they have the same digits.
+  constexpr int kParts = 16, N = kParts / W;
+  const int frames = call.frames;
   // What the search compares: the frames that it looks at.
   const T* weights =
       static_cast<const T*>(call.search_weights ? call.search_weights : call.weights);
@@ -25,28 +27,31 @@ KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W,
       for (int j = 0; j < frames; ++j) y[j] = scale * from[j * call.frame_stride];
     // Moments about the first sample, so that a high offset costs no precision.
     const T origin = y[0];
-    V sum = {}, square = {}, deviation = {};
-    auto add = [&](const V& v, const V& w) {
-      sum += v - origin;
-      deviation += (v - origin) * (v - origin);
-      square += w * v * v;
-    };
-    const V one = V{} + T(1);
-    for (int j = 0; j < whole; j += W)
-      add(load<T, W>(y + j), weights ? load<T, W>(weights + j) : one);
-    if (whole < frames) {
-      V rest = V{} + origin, w = {};
-      for (int j = whole; j < frames; ++j) {
-        set<T, W>(rest, j - whole, y[j]);
-        set<T, W>(w, j - whole, weights ? weights[j] : T(1));
+    V sum[N] = {}, square[N] = {}, deviation[N] = {};
+    auto add = [&](const T* from, const T* weight) {
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i) {
+        const V v = load<T, W>(from + i * W), away = v - origin;
+        sum[i] += away;
+        deviation[i] = add_product(deviation[i], away, away);
+        square[i] = add_product(square[i], weight ? V(load<T, W>(weight + i * W) * v) : v, v);
       }
-      add(rest, w);
+    };
+    int j = 0;
+    for (; j + kParts <= frames; j += kParts) add(y + j, weights ? weights + j : nullptr);
+    if (j < frames) {
+      T rest[kParts], weight[kParts];
+      for (int i = 0; i < kParts; ++i) {
+        rest[i] = j + i < frames ? y[j + i] : origin;
+        weight[i] = j + i >= frames ? T(0) : weights ? weights[j + i] : T(1);
+      }
+      add(rest, weight);
     }
     T total = 0, spread = 0, all = 0;
-    for (int l = 0; l < W; ++l) {
-      total += get<T, W>(sum, l);
-      spread += get<T, W>(deviation, l);
-      all += get<T, W>(square, l);
+    for (int i = 0; i < kParts; ++i) {
+      total += get<T, W>(sum[i / W], i % W);
+      spread += get<T, W>(deviation[i / W], i % W);
+      all += get<T, W>(square[i / W], i % W);
     }
     const bool finite = (all - all == 0) && (spread - spread == 0);
     s.spread[b] = spread - total * total / static_cast<T>(frames);
@@ -83,7 +88,7 @@ KETY_STAGE void project(const Dictionary& d, int frames, int n, Scratch<T, W, F>
       for (int j = 0; j < frames; ++j) {
         Part u;
         __builtin_memcpy(&u, d.basis + static_cast<long>(j) * d.rank + r0, sizeof u);
-        for (int i = 0; i < B; ++i) acc[i] += static_cast<float>(y[i][j]) * u;
+        for (int i = 0; i < B; ++i) acc[i] = add_product(acc[i], static_cast<float>(y[i][j]), u);
       }
       for (int i = 0; i < B && b0 + i < n; ++i)
         __builtin_memcpy(s.z + static_cast<long>(b0 + i) * d.rank + r0, &acc[i], sizeof acc[i]);

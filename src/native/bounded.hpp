@@ -27,13 +27,13 @@ KETY_FN void factorise(Lanes<T, W>* m, Lanes<T, W>* inverse_pivot, T floor, Mask
   const V zero = {}, one = zero + T(1);
   for (int i = 0; i < P; ++i) {
     V d = m[pair(i, i)];
-    for (int q = 0; q < i; ++q) d -= m[pair(i, q)] * m[pair(i, q)];
+    for (int q = 0; q < i; ++q) d = less_product(d, m[pair(i, q)], m[pair(i, q)]);
     lost[i] = d < floor;
     d = lost[i] ? one : d;
     inverse_pivot[i] = one / root<T, W>(d);
     for (int r = i + 1; r < P; ++r) {
       V s = m[pair(r, i)];
-      for (int q = 0; q < i; ++q) s -= m[pair(r, q)] * m[pair(i, q)];
+      for (int q = 0; q < i; ++q) s = less_product(s, m[pair(r, q)], m[pair(i, q)]);
       m[pair(r, i)] = lost[i] ? zero : V(s * inverse_pivot[i]);
     }
   }
@@ -67,7 +67,7 @@ KETY_FN Lanes<T, W> bounded_step(const bool* fixed, const Lanes<T, W>* p, const 
     for (int i = 0; i < P; ++i) {
       V b = g[i];
       for (int j = 0; j < P; ++j)
-        if (j != i) b += h[pair(i, j)] * (held[j] ? step[j] : zero);
+        if (j != i) b = add_product(b, h[pair(i, j)], held[j] ? step[j] : zero);
       rhs[i] = held[i] ? zero : V(-b * scale[i]);
       for (int j = 0; j < i; ++j)
         m[pair(i, j)] = (held[i] | held[j]) ? zero : V(h[pair(i, j)] * scale[i] * scale[j]);
@@ -76,12 +76,12 @@ KETY_FN Lanes<T, W> bounded_step(const bool* fixed, const Lanes<T, W>* p, const 
     factorise<T, W, P>(m, pivot, sizeof(T) == 4 ? T(1e-7) : T(1e-15), lost);
     for (int i = 0; i < P; ++i) {
       V s = rhs[i];
-      for (int q = 0; q < i; ++q) s -= m[pair(i, q)] * rhs[q];
+      for (int q = 0; q < i; ++q) s = less_product(s, m[pair(i, q)], rhs[q]);
       rhs[i] = lost[i] ? zero : V(s * pivot[i]);
     }
     for (int i = P - 1; i >= 0; --i) {
       V s = rhs[i];
-      for (int q = i + 1; q < P; ++q) s -= m[pair(q, i)] * rhs[q];
+      for (int q = i + 1; q < P; ++q) s = less_product(s, m[pair(q, i)], rhs[q]);
       rhs[i] = lost[i] ? zero : V(s * pivot[i]);
     }
     // Towards this minimum as far as the first bound, which is then held: the damped quadratic
@@ -99,7 +99,7 @@ KETY_FN Lanes<T, W> bounded_step(const bool* fixed, const Lanes<T, W>* p, const 
     for (int i = 0; i < P; ++i) {
       const M first = open & (part[i] <= length);
       const V edge = rhs[i] < zero ? V(lo[i] - p[i]) : V(hi[i] - p[i]);
-      step[i] = first ? edge : open ? V(step[i] + length * rhs[i]) : step[i];
+      step[i] = first ? edge : open ? add_product(step[i], length, rhs[i]) : step[i];
       held[i] |= first;
     }
     open &= length < one;
@@ -108,8 +108,8 @@ KETY_FN Lanes<T, W> bounded_step(const bool* fixed, const Lanes<T, W>* p, const 
   V fall = zero;
   for (int i = 0; i < P; ++i) {
     V row = T(2) * g[i];
-    for (int j = 0; j < P; ++j) row += h[pair(i, j)] * step[j];
-    fall -= step[i] * row;
+    for (int j = 0; j < P; ++j) row = add_product(row, h[pair(i, j)], step[j]);
+    fall = less_product(fall, step[i], row);
   }
   return fall;
 }
@@ -194,7 +194,7 @@ KETY_FN void inverse_of(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W
     V x[P];
     for (int q = i - 1; q >= 0; --q) {
       V s = m[pair(i, q)];
-      for (int r = q + 1; r < i; ++r) s -= m[pair(r, q)] * x[r];
+      for (int r = q + 1; r < i; ++r) s = less_product(s, m[pair(r, q)], x[r]);
       x[q] = s * pivot[q];
       lost[q] |= weak[i] & none_of(out_of[i]) & none_of(out_of[q]) &
                  ((x[q] > T(0.01)) | (x[q] < T(-0.01)));
@@ -204,13 +204,13 @@ KETY_FN void inverse_of(const bool* fixed, const Lanes<T, W>* h, const Mask<T, W
   for (int c = 0; c < P; ++c)
     for (int r = c; r < P; ++r) {
       V s = r == c ? one : zero;
-      for (int q = c; q < r; ++q) s -= m[pair(r, q)] * inverse[pair(q, c)];
+      for (int q = c; q < r; ++q) s = less_product(s, m[pair(r, q)], inverse[pair(q, c)]);
       inverse[pair(r, c)] = s * pivot[r];
     }
   for (int i = 0; i < P; ++i)
     for (int j = 0; j <= i; ++j) {
       V s = zero;
-      for (int q = i; q < P; ++q) s += inverse[pair(q, i)] * inverse[pair(q, j)];
+      for (int q = i; q < P; ++q) s = add_product(s, inverse[pair(q, i)], inverse[pair(q, j)]);
       const M gone = out_of[i] | out_of[j] | weak[i] | weak[j] | lost[i] | lost[j];
       out[pair(i, j)] = gone ? zero : V(s * scale[i] * scale[j]);
     }

@@ -37,7 +37,7 @@ struct CrossingsRoom {
       double sample[N] = {};
       for (int l = 0; l < N && l < curves; ++l) sample[l] = from[l * call.frames + t];
       const Lanes<double, N> c = load<double, N>(sample) * (scale * call.weighted[t]);
-      if (call.constant) along += c * call.constant[t];
+      if (call.constant) along = add_product(along, c, call.constant[t]);
       to[at(place + t)] = c;
     }
     if (call.constant)
@@ -58,13 +58,13 @@ KETY_FN Crossing<W> crossing_of(double aa, const Lanes<double, W>& bb, const Lan
                                 double ay, const Lanes<double, W>& by) {
   using V = Lanes<double, W>;
   const V zero = {};
-  const V rest = upper(V(aa * bb - ab * ab), V(1e-12 * aa * bb));
+  const V rest = upper(less_product(V(aa * bb), ab, ab), V(1e-12 * aa * bb));
   Crossing<W> c;
-  c.x = (bb * ay - ab * by) / rest;
-  c.z = (aa * by - ab * ay) / rest;
+  c.x = less_product(V(bb * ay), ab, by) / rest;
+  c.z = less_product(V(aa * by), ab, ay) / rest;
   c.both = (c.x > zero) & (c.z > zero);
   const V one = upper(V(zero + ay), zero), other = upper(by, zero);
-  c.gain = c.both ? V(c.x * ay + c.z * by) : upper(V(one * one / aa), V(other * other / bb));
+  c.gain = c.both ? add_product(V(c.z * by), c.x, ay) : upper(V(one * one / aa), V(other * other / bb));
   return c;
 }
 
@@ -78,8 +78,8 @@ KETY_FN void bring_curves(const CrossingsCall& call, long v, const CrossingsRoom
     V with_self = {}, with_own = {};
     for (int t = 0; t < frames; ++t) {
       const V c = curve[room.at(place + t)];
-      with_self += c * c;
-      with_own += c * room.own[room.at(t)];
+      with_self = add_product(with_self, c, c);
+      with_own = add_product(with_own, c, room.own[room.at(t)]);
     }
     square = upper(with_self, V(V{} + 1e-300));
     product = with_own;
@@ -107,7 +107,7 @@ KETY_FN void cross_delays(const CrossingsCall& call, long v, const CrossingsRoom
     for (int t = 0; t < frames; ++t) {
       const V c = room.late[room.at(k * frames + t)];
       for (int r = 0; r < kRows; ++r)
-        ab[r] += room.early[room.at((i + r < first ? i + r : i) * frames + t)] * c;
+        ab[r] = add_product(ab[r], room.early[room.at((i + r < first ? i + r : i) * frames + t)], c);
     }
   };
   auto cross = [&](int i, int k, const V& ab) {

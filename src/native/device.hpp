@@ -8,6 +8,12 @@
 #ifdef __CUDACC_RTC__
 __device__ __forceinline__ float __builtin_sqrtf(float x) { return sqrtf(x); }
 __device__ __forceinline__ double __builtin_sqrt(double x) { return sqrt(x); }
+__device__ __forceinline__ float __builtin_fmaf(float x, float y, float z) {
+  return fmaf(x, y, z);
+}
+__device__ __forceinline__ double __builtin_fma(double x, double y, double z) {
+  return fma(x, y, z);
+}
 __device__ __forceinline__ float __builtin_expf(float x) { return expf(x); }
 __device__ __forceinline__ double __builtin_exp(double x) { return exp(x); }
 __device__ __forceinline__ float __builtin_ldexpf(float x, int n) { return ldexpf(x, n); }
@@ -59,6 +65,10 @@ struct Pack {
   KETY_PACK_OPERATOR(-)
   KETY_PACK_OPERATOR(*)
 #undef KETY_PACK_OPERATOR
+  KETY_PACK_FN friend Pack operator-(Pack a) {
+    for (int i = 0; i < N; ++i) a.part[i] = -a.part[i];
+    return a;
+  }
   KETY_PACK_FN friend Pack operator*(T a, Pack b) {
     b *= a;
     return b;

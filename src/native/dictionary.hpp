@@ -88,18 +88,20 @@ KETY_FN Lanes<float, W> box_amplitudes(const Dictionary& d, const Lanes<float, W
     return upper(lower(x, h), l);
   };
   auto explained = [&](const V& x, const V& y) {
-    return x * (2.0f * b1 - a11 * x - a12 * y) + y * (2.0f * b2 - a12 * x - a22 * y);
+    const V along_x = less_product(less_product(V(2.0f * b1), a11, x), a12, y),
+            along_y = less_product(less_product(V(2.0f * b2), a12, x), a22, y);
+    return add_product(V(y * along_y), x, along_x);
   };
   if (!d.use_v) {
     v = zero;
     a = clip(b2 / safe22, d.lo_a, d.hi_a);
     return explained(v, a);
   }
-  const V det = a11 * a22 - a12 * a12;
+  const V det = less_product(V(a11 * a22), a12, a12);
   const M regular = det > 1e-6f * a11 * a22;
   const V inv = one / (regular ? det : one);
-  v = (b1 * a22 - b2 * a12) * inv;
-  a = (b2 * a11 - b1 * a12) * inv;
+  v = less_product(V(b1 * a22), b2, a12) * inv;
+  a = less_product(V(b2 * a11), b1, a12) * inv;
   const M inside = regular & (v >= d.lo_v) & (v <= d.hi_v) & (a >= d.lo_a) & (a <= d.hi_a);
   V best = explained(v, a);
   if (!any<float, W>(inside == M{})) return best;
@@ -129,32 +131,32 @@ KETY_FN void scan(const Dictionary& d, const Lanes<float, W>* z, float* best, in
   for (int m = 0; m < d.delays; ++m) {
     V q1 = {};
     const float* cu = d.c_unit + m * d.scan_rank;
-    for (int r = 0; r < d.scan_rank; ++r) q1 += z[r] * cu[r];
+    for (int r = 0; r < d.scan_rank; ++r) q1 = add_product(q1, z[r], cu[r]);
     V top = zero - 1.0f;
     I where = {};
     for (int i = 0; i < d.rates; ++i) {
       const int node = m * d.rates + i;
       const float* gu = d.g_unit + static_cast<long>(node) * d.scan_rank;
       V q2 = {};
-      for (int r = 0; r < d.scan_rank; ++r) q2 += z[r] * gu[r];
+      for (int r = 0; r < d.scan_rank; ++r) q2 = add_product(q2, z[r], gu[r]);
       const float along = d.g_along[node], across = d.g_across[node];
       const float norm = __builtin_sqrtf(along * along + across * across);
       V e;
       if (d.plain) {
         const float inverse = norm > 0 ? 1 / norm : 0;
-        const V g_alone = upper(V((q1 * along + q2 * across) * inverse), zero);
+        const V g_alone = upper(V(add_product(V(q2 * across), q1, along) * inverse), zero);
         const V single = g_alone * g_alone;
         if (d.use_v) {
           const V c_alone = upper(q1, zero);
           const M both = (q2 >= zero) & (q1 * across >= q2 * along);
-          e = both ? V(q1 * q1 + q2 * q2) : upper(single, V(c_alone * c_alone));
+          e = both ? add_product(V(q2 * q2), q1, q1) : upper(single, V(c_alone * c_alone));
         } else {
           e = single;
         }
       } else {
         const float cn = d.c_norm[m];
         V v, a;
-        e = box_amplitudes<W>(d, V(q1 * cn), V(q1 * along + q2 * across), V(one * (cn * cn)),
+        e = box_amplitudes<W>(d, V(q1 * cn), add_product(V(q2 * across), q1, along), V(one * (cn * cn)),
                               V(one * (cn * along)), V(one * (norm * norm)), v, a);
       }
       const M better = e > top;
@@ -186,16 +188,16 @@ KETY_FN Jet<W> jet(const Lanes<float, W>* c, const Lanes<float, W>& x, const Lan
     V f = c[at + n], d = {}, h = {};  // value, slope, half curvature of this row in x
 #pragma GCC unroll 8
     for (int p = n - 1; p >= 0; --p) {
-      h = h * x + d;
-      d = d * x + f;
-      f = f * x + c[at + p];
+      h = fused(h, x, d);
+      d = fused(d, x, f);
+      f = fused(f, x, c[at + p]);
     }
-    half_yy = half_yy * y + j.y;
-    j.y = j.y * y + j.f;
-    j.f = j.f * y + f;
-    j.xy = j.xy * y + j.x;
-    j.x = j.x * y + d;
-    half_xx = half_xx * y + h;
+    half_yy = fused(half_yy, y, j.y);
+    j.y = fused(j.y, y, j.f);
+    j.f = fused(j.f, y, f);
+    j.xy = fused(j.xy, y, j.x);
+    j.x = fused(j.x, y, d);
+    half_xx = fused(half_xx, y, h);
   }
   j.xx = 2.0f * half_xx;
   j.yy = 2.0f * half_yy;
@@ -209,9 +211,9 @@ KETY_FN Jet<W> jet_y(const Lanes<float, W>* c, const Lanes<float, W>& y) {
   V half = {};
 #pragma GCC unroll 8
   for (int q = D; q >= 0; --q) {
-    half = half * y + j.y;
-    j.y = j.y * y + j.f;
-    j.f = j.f * y + c[q];
+    half = fused(half, y, j.y);
+    j.y = fused(j.y, y, j.f);
+    j.f = fused(j.f, y, c[q]);
   }
   j.yy = 2.0f * half;
   return j;
@@ -236,11 +238,11 @@ KETY_FN float residual(const Dictionary& d, int node, const float* z, float x, f
       Part even, odd;
       __builtin_memcpy(&even, rows + i * d.rank + r, sizeof even);
       __builtin_memcpy(&odd, rows + (i + 1) * d.rank + r, sizeof odd);
-      miss -= c[i] * even;
-      other += c[i + 1] * odd;
+      miss = less_product(miss, c[i], even);
+      other = add_product(other, c[i + 1], odd);
     }
     miss -= other;
-    sum += miss * miss;
+    sum = add_product(sum, miss, miss);
   }
   return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
 }
@@ -283,25 +285,32 @@ KETY_FN Climb<W> climb(const Dictionary& d, const Lanes<float, W>* zc, const Lan
     at.explained = better ? e : at.explained;
     if (it == iterations) return at;
     const V vv = v * v, va = 2.0f * v * a, aa = a * a;
-    const V gx = 2.0f * a * b2.x - va * a12.x - aa * a22.x;
-    const V gy = 2.0f * (v * b1.y + a * b2.y) - vv * a11.y - va * a12.y - aa * a22.y;
-    V hxx = 2.0f * a * b2.xx - va * a12.xx - aa * a22.xx;
-    V hxy = 2.0f * a * b2.xy - va * a12.xy - aa * a22.xy;
-    V hyy = 2.0f * (v * b1.yy + a * b2.yy) - vv * a11.yy - va * a12.yy - aa * a22.yy;
+    auto of_g = [&](const V& product, const V& with_c, const V& with_g) {
+      return less_product(less_product(V(2.0f * a * product), va, with_c), aa, with_g);
+    };
+    auto of_both = [&](const V& product_c, const V& c_c, const V& product_g, const V& c_g,
+                       const V& g_g) {
+      return less_product(add_product(of_g(product_g, c_g, g_g), 2.0f * v, product_c), vv, c_c);
+    };
+    const V gx = of_g(b2.x, a12.x, a22.x), gy = of_both(b1.y, a11.y, b2.y, a12.y, a22.y);
+    V hxx = of_g(b2.xx, a12.xx, a22.xx), hxy = of_g(b2.xy, a12.xy, a22.xy),
+      hyy = of_both(b1.yy, a11.yy, b2.yy, a12.yy, a22.yy);
     // How the amplitudes follow; those at a bound do not.
     const M v_free = (v > d.lo_v) & (v < d.hi_v), a_free = (a > d.lo_a) & (a < d.hi_a);
     const V ux = v_free ? V(-(a12.x * a)) : zero,
-            uy = v_free ? V(b1.y - a11.y * v - a12.y * a) : zero;
-    const V wx = a_free ? V(b2.x - a12.x * v - a22.x * a) : zero,
-            wy = a_free ? V(b2.y - a12.y * v - a22.y * a) : zero;
+            uy = v_free ? less_product(less_product(b1.y, a11.y, v), a12.y, a) : zero;
+    const V wx = a_free ? less_product(less_product(b2.x, a12.x, v), a22.x, a) : zero,
+            wy = a_free ? less_product(less_product(b2.y, a12.y, v), a22.y, a) : zero;
     const V i11 = v_free ? a11.f : one, i22 = a_free ? a22.f : one,
             i12 = (v_free & a_free) ? a12.f : zero;
-    V det = i11 * i22 - i12 * i12;
+    V det = less_product(V(i11 * i22), i12, i12);
     det = det > 1e-6f * i11 * i22 ? det : V(1e-6f * i11 * i22);
     const V inv = 2.0f / (det > 1e-30f ? det : one);
-    hxx += inv * (ux * ux * i22 - 2.0f * ux * wx * i12 + wx * wx * i11);
-    hxy += inv * (ux * uy * i22 - (ux * wy + uy * wx) * i12 + wx * wy * i11);
-    hyy += inv * (uy * uy * i22 - 2.0f * uy * wy * i12 + wy * wy * i11);
+    const V mx = less_product(V(ux * i22), wx, i12), nx = less_product(V(wx * i11), ux, i12);
+    const V my = less_product(V(uy * i22), wy, i12), ny = less_product(V(wy * i11), uy, i12);
+    hxx = add_product(hxx, inv, add_product(V(wx * nx), ux, mx));
+    hxy = add_product(hxy, inv, add_product(V(wy * nx), uy, mx));
+    hyy = add_product(hyy, inv, add_product(V(wy * ny), uy, my));
     // Coordinates pressed against the box stay; the rest take a Newton step, made uphill and no
     // longer than the cell's half width.
     const M stay_x = ((x >= hi_x) & (gx > zero)) | ((x <= lo_x) & (gx < zero));
@@ -311,12 +320,12 @@ KETY_FN Climb<W> climb(const Dictionary& d, const Lanes<float, W>* zc, const Lan
     const V ax = fx < zero ? -fx : fx, ay = fy < zero ? -fy : fy;
     nxx = nxx > ax ? nxx : ax + 1e-30f;  // step of at most 1 along each axis alone
     nyy = nyy > ay ? nyy : ay + 1e-30f;
-    V dd = nxx * nyy - nxy * nxy;
+    V dd = less_product(V(nxx * nyy), nxy, nxy);
     const M bent = dd > 0.05f * nxx * nyy;
     nxy = bent ? nxy : zero;
     dd = bent ? dd : nxx * nyy;
     const V id = one / (dd > 1e-30f ? dd : one);
-    V sx = (fx * nyy - fy * nxy) * id, sy = (fy * nxx - fx * nxy) * id;
+    V sx = less_product(V(fx * nyy), fy, nxy) * id, sy = less_product(V(fy * nxx), fx, nxy) * id;
     sx = upper(lower(sx, one), V(-one));
     sy = upper(lower(sy, one), V(-one));
     x = upper(lower(V(x + sx), hi_x), lo_x);

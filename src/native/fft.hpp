@@ -17,8 +17,8 @@ struct Twiddles {
 template <class T, int W, bool Back>
 KETY_FN void turn(const Twiddles<T>& w, int j, Lanes<T, W>& re, Lanes<T, W>& im) {
   const T c = w.cosine[j], s = Back ? -w.sine[j] : w.sine[j];
-  const Lanes<T, W> x = c * re - s * im;
-  im = c * im + s * re;
+  const Lanes<T, W> x = less_product(Lanes<T, W>(c * re), s, im);
+  im = add_product(Lanes<T, W>(c * im), s, re);
   re = x;
 }
 

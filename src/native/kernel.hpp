@@ -56,16 +56,16 @@ KETY_FN constexpr T inverse_factorial(int n) {
 // exp(-x).
 template <class T, int W>
 KETY_FN void phi_functions(const Lanes<T, W>& x, Lanes<T, W> phi[6]) {
+  using V = Lanes<T, W>;
   constexpr int terms = kTerms<T>;
-  Lanes<T, W> s = broadcast<T, W>(inverse_factorial<T>(terms + 5));
+  V s = spread<V>(inverse_factorial<T>(terms + 5));
 #pragma GCC unroll 16
-  for (int n = terms - 1; n >= 0; --n) s = inverse_factorial<T>(n + 5) - x * s;
+  for (int n = terms - 1; n >= 0; --n)
+    s = less_product(spread<V>(inverse_factorial<T>(n + 5)), x, s);
   phi[5] = s;
-  phi[4] = inverse_factorial<T>(4) - x * phi[5];
-  phi[3] = inverse_factorial<T>(3) - x * phi[4];
-  phi[2] = inverse_factorial<T>(2) - x * phi[3];
-  phi[1] = T(1) - x * phi[2];
-  phi[0] = T(1) - x * phi[1];
+#pragma GCC unroll 8
+  for (int j = 4; j >= 0; --j)
+    phi[j] = less_product(spread<V>(inverse_factorial<T>(j)), x, phi[j + 1]);
 }
 
 // The same for any x >= 0: a longer series below 1.2, above it exp(-x) and the recursion upwards,
@@ -76,13 +76,15 @@ KETY_FN void phi_anywhere(const Lanes<T, W>& x, Lanes<T, W> phi[6]) {
   constexpr int terms = sizeof(T) == 4 ? 10 : 18;
   constexpr T border = T(1.2);
   const V near = x < border ? x : V{} + border, far = x < border ? V{} + border : x;
-  V s = broadcast<T, W>(inverse_factorial<T>(terms + 5));
+  V s = spread<V>(inverse_factorial<T>(terms + 5));
 #pragma GCC unroll 32
-  for (int n = terms - 1; n >= 0; --n) s = inverse_factorial<T>(n + 5) - near * s;
+  for (int n = terms - 1; n >= 0; --n)
+    s = less_product(spread<V>(inverse_factorial<T>(n + 5)), near, s);
   V small[6];
   small[5] = s;
 #pragma GCC unroll 8
-  for (int j = 4; j >= 0; --j) small[j] = inverse_factorial<T>(j) - near * small[j + 1];
+  for (int j = 4; j >= 0; --j)
+    small[j] = less_product(spread<V>(inverse_factorial<T>(j)), near, small[j + 1]);
   const V inverse = T(1) / far;
   V large = decay_of<T, W>(far);
   phi[0] = x < border ? small[0] : large;
@@ -118,17 +120,19 @@ struct March {
         for (int m = 0; m < 4; ++m) {
           w[e][m] = power * phi[m + 1];
           power *= step;
-          d[e][m] = power * (phi[m + 1] - T(m + 1) * phi[m + 2 <= 5 ? m + 2 : 5]);
+          d[e][m] = power * less_product(phi[m + 1], T(m + 1), phi[m + 2 <= 5 ? m + 2 : 5]);
         }
       }
     }
     const T* p = in.taylor + 4 * piece;
     for (int e = 0; e < E; ++e) {
       // What does not wait for g and h comes first, so that each step is one fused operation long.
-      const V from_input_h = (p[0] * d[e][0] + p[1] * d[e][1]) + (p[2] * d[e][2] + p[3] * d[e][3]);
-      const V from_input_g = (p[0] * w[e][0] + p[1] * w[e][1]) + (p[2] * w[e][2] + p[3] * w[e][3]);
-      h[e] = decay[e] * h[e] + (decayed_step[e] * g[e] + from_input_h);
-      g[e] = decay[e] * g[e] + from_input_g;
+      const V from_input_h = add_product(V(p[0] * d[e][0]), p[1], d[e][1]) +
+                             add_product(V(p[2] * d[e][2]), p[3], d[e][3]);
+      const V from_input_g = add_product(V(p[0] * w[e][0]), p[1], w[e][1]) +
+                             add_product(V(p[2] * w[e][2]), p[3], w[e][3]);
+      h[e] = add_product(add_product(from_input_h, decayed_step[e], g[e]), decay[e], h[e]);
+      g[e] = add_product(from_input_g, decay[e], g[e]);
     }
     ++piece;
   }
@@ -159,17 +163,20 @@ KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E
   using V = Lanes<T, W>;
   constexpr int N = kTerms<T>;
   const V u2 = u * T(0.5), u3 = u * T(1.0 / 3);
-  out.dc = p[1] + u * (p[2] + u2 * p[3]);
-  out.c = p[0] + u * (p[1] + u2 * (p[2] + u3 * p[3]));
+  const V p0 = spread<V>(p[0]), p1 = spread<V>(p[1]), p2 = spread<V>(p[2]);
+  out.dc = add_product(p1, u, add_product(p2, u2, p[3]));
+  out.c = add_product(p0, u, add_product(p1, u2, add_product(p2, u3, p[3])));
   for (int e = 0; e < E; ++e) {
     if constexpr (Fast) {
       V phi[6];
       phi_anywhere<T, W>(k[e] * u, phi);
-      V g = phi[0] * knot[2 * e], h = phi[0] * (knot[2 * e + 1] + u * knot[2 * e]), power = u;
+      V g = phi[0] * knot[2 * e], h = phi[0] * add_product(knot[2 * e + 1], u, knot[2 * e]),
+        power = u;
       for (int m = 0; m < 4; ++m) {
-        g += p[m] * (power * phi[m + 1]);
+        g = add_product(g, p[m], power * phi[m + 1]);
         power *= u;
-        h += p[m] * (power * (phi[m + 1] - T(m + 1) * phi[m + 2 <= 5 ? m + 2 : 5]));
+        h = add_product(
+            h, p[m], power * less_product(phi[m + 1], T(m + 1), phi[m + 2 <= 5 ? m + 2 : 5]));
       }
       out.g[e] = g;
       out.h[e] = h;
@@ -180,15 +187,16 @@ KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E
     h[0] = knot[2 * e + 1];
 #pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
-      g[n + 1] = n < 4 ? p[n < 4 ? n : 0] - k[e] * g[n] : V(-(k[e] * g[n]));
-      h[n + 1] = g[n] - k[e] * h[n];
+      g[n + 1] =
+          n < 4 ? less_product(spread<V>(p[n < 4 ? n : 0]), k[e], g[n]) : V(-(k[e] * g[n]));
+      h[n + 1] = less_product(g[n], k[e], h[n]);
     }
     V sg = g[N], sh = h[N];
 #pragma GCC unroll 16
     for (int n = N; n > 0; --n) {
       const V un = u * (T(1) / T(n));
-      sg = g[n - 1] + un * sg;
-      sh = h[n - 1] + un * sh;
+      sg = add_product(g[n - 1], un, sg);
+      sh = add_product(h[n - 1], un, sh);
     }
     out.g[e] = sg;
     out.h[e] = sh;
@@ -317,8 +325,8 @@ KETY_FN void forward(const Pieces<T>& in, const double* times, int frames,
     V f = v * q.c, slope = v * q.dc;
     for (int e = 0; e < E; ++e) {
       const V a = par[1 + 2 * e];
-      f += a * q.g[e];
-      slope += a * (q.c - k[e] * q.g[e]);
+      f = add_product(f, a, q.g[e]);
+      slope = add_product(slope, a, less_product(q.c, k[e], q.g[e]));
       if (jacobian) {
         jacobian[j * P + 1 + 2 * e] = q.g[e];
         jacobian[j * P + 2 + 2 * e] = -(a * q.h[e]);

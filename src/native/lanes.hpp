@@ -2,15 +2,7 @@
 // Everything is written on GCC/Clang vector types, so one source serves every instruction set.
 #pragma once
 #include "device.hpp"
-
-#ifndef KETY_NS
-#define KETY_NS kety_plain
-#endif
-#ifdef __CUDACC_RTC__
-#define KETY_FN __device__ __forceinline__
-#else
-#define KETY_FN inline __attribute__((always_inline))
-#endif
+#include "fused.hpp"
 
 // The stages of a block, kept apart so that a profile names them.
 #ifdef __CUDACC_RTC__
@@ -108,10 +100,10 @@ KETY_FN Lanes<T, W> decay_of(const Lanes<T, W>& x) {
 #endif
   const T high = single ? T(0.693359375) : T(6.93147180369123816490e-01);
   const T low = single ? T(-2.12194440e-4) : T(1.90821492927058770002e-10);
-  const V r = (in - n * high) - n * low;
-  V sum = V{} + T(1);
+  const V one = V{} + T(1), r = less_product(less_product(in, n, high), n, low);
+  V sum = one;
 #pragma GCC unroll 16
-  for (int i = terms; i > 0; --i) sum = T(1) - r * sum * (T(1) / T(i));
+  for (int i = terms; i > 0; --i) sum = less_product(one, r * sum, T(1) / T(i));
   V power;
   if constexpr (W == 1) {
     power = single ? __builtin_ldexpf(1.0f, -static_cast<int>(n))

@@ -86,11 +86,12 @@ KETY_FN void scan_pairs(const PairsCall& call, long v0, long end, const PairsRoo
   }
   for (int j = 0; j < call.frames; ++j) {
     const V y = load<float, W>(samples + j * W);
-    square += y * y;
-    for (int r = 0; r < rank; ++r) z[r] += call.basis[j * rank + r] * y;
-    for (int r = 0; r < call.unseen; ++r) away[r] += call.outside[j * call.unseen + r] * y;
+    square = add_product(square, y, y);
+    for (int r = 0; r < rank; ++r) z[r] = add_product(z[r], call.basis[j * rank + r], y);
+    for (int r = 0; r < call.unseen; ++r)
+      away[r] = add_product(away[r], call.outside[j * call.unseen + r], y);
   }
-  for (int r = 0; r < call.unseen; ++r) square -= away[r] * away[r];
+  for (int r = 0; r < call.unseen; ++r) square = less_product(square, away[r], away[r]);
   square = upper(square, V{});
   for (int l = 0; l < W && v0 + l < end; ++l) {
     for (int r = 0; r < rank; ++r) call.z[(v0 + l) * rank + r] = get<float, W>(z[r], l);
@@ -102,7 +103,7 @@ KETY_FN void scan_pairs(const PairsCall& call, long v0, long end, const PairsRoo
     for (int q = 0; q < 4; ++q)
       row[q] = call.row + static_cast<long>(i + q < call.rows ? i + q : i) * rank;
     for (int r = 0; r < rank; ++r)
-      for (int q = 0; q < 4; ++q) sum[q] += row[q][r] * z[r];
+      for (int q = 0; q < 4; ++q) sum[q] = add_product(sum[q], row[q][r], z[r]);
     for (int q = 0; q < 4; ++q) room.products[room.at(i + q)] = sum[q];
   }
   for (int g = 0; g < groups; ++g) {
@@ -112,10 +113,10 @@ KETY_FN void scan_pairs(const PairsCall& call, long v0, long end, const PairsRoo
       const V a = room.products[room.at(call.pair_a[p])],
               b = room.products[room.at(call.pair_b[p])];
       const float c = call.cosine[p];
-      const V x = a - c * b, y = b - c * a;
+      const V x = less_product(a, c, b), y = less_product(b, c, a);
       const V single = upper(upper(a, b), V{});
       const M both = (x > 0.0f) & (y > 0.0f);
-      const V explained = both ? V((x * a + y * b) * call.inverse[p]) : V(single * single);
+      const V explained = both ? V(add_product(V(y * b), x, a) * call.inverse[p]) : V(single * single);
       const M better = explained > most;
       most = better ? explained : most;
       at = better ? I{} + p : at;
@@ -145,7 +146,7 @@ KETY_FN void scan_pairs(const PairsCall& call, long v0, long end, const PairsRoo
       const int p = get<int, W>(room.where[room.at(chosen[q])], l);
       const float a = get<float, W>(room.products[room.at(call.pair_a[p])], l),
                   b = get<float, W>(room.products[room.at(call.pair_b[p])], l), c = call.cosine[p];
-      const float x = a - c * b, y = b - c * a;
+      const float x = less_product(a, c, b), y = less_product(b, c, a);
       const bool both = x > 0 && y > 0, first = a >= b;
       call.pair[out + q] = p;
       call.x[out + q] = both ? x * call.inverse[p] : first && a > 0 ? a : 0.0f;

@@ -100,7 +100,8 @@ KETY_STAGE void run_program(const Program& program, const Lanes<T, W>* parameter
       }
     }
     const unsigned depends = program.depends[n + s];
-    for (int q = 0; q < P; ++q) to.d[q] = depends >> q & 1 ? V(da * a.d[q] + db * b.d[q]) : zero;
+    for (int q = 0; q < P; ++q) 
+      to.d[q] = depends >> q & 1 ? add_product(V(db * b.d[q]), da, a.d[q]) : zero;
   }
   for (int k = 0; k < model.outputs; ++k) outputs[k] = r[model.output[k]];
 }

@@ -167,10 +167,10 @@ KETY_FN void walk_iir(const Sampled<T>& m, const Lanes<T, W> (*p)[4], const Visi
     for (int i = 0; i < count; ++i)
       for (int g = 0; g < G; ++g) {
         const V now = x[g][i];
-        u[g] = decay[g] * u[g] + gain[g] * (now + before[g]);
+        u[g] = add_product(V(gain[g] * (now + before[g])), decay[g], u[g]);
         before[g] = now;
-        const V y = p[g][0] * now + u[g];
-        out[g] = thiran ? V(delay[g].alpha * (y - out[g]) + last[g]) : y;
+        const V y = add_product(u[g], p[g][0], now);
+        out[g] = thiran ? add_product(last[g], delay[g].alpha, y - out[g]) : y;
         last[g] = y;
         if (n0 >= 0) visit(n0 + i, g, out[g]);
       }
@@ -209,8 +209,10 @@ KETY_FN void convolve(const Sampled<T>& m, const Lanes<T, W>& k, SampledScratch<
   impulse_response<T, W>(m, k, [&](int n, const V& h) { (n % 2 ? s.im : s.re)[n / 2] = h; });
   fft_forward<T, W>(m.twiddles, s.re, s.im);
   const auto combine = [&](int j, const V& x, const V& y, const V& u, const V& v) {
-    s.re[j] = m.p_re[j] * x - m.p_im[j] * y + m.q_re[j] * u + m.q_im[j] * v;
-    s.im[j] = m.p_re[j] * y + m.p_im[j] * x + m.q_im[j] * u - m.q_re[j] * v;
+    s.re[j] = less_product(V(m.p_re[j] * x), m.p_im[j], y) +
+              add_product(V(m.q_re[j] * u), m.q_im[j], v);
+    s.im[j] = add_product(V(m.p_re[j] * y), m.p_im[j], x) +
+              less_product(V(m.q_im[j] * u), m.q_re[j], v);
   };
   // In bit-reversed order the opposite frequency is found by turning the bits below the highest.
   for (int j = 0, top = 1; j < length; ++j) {
@@ -241,8 +243,8 @@ KETY_FN void convolve_delayed(const Sampled<T>& m, const Lanes<T, W>& k, const L
   fft_forward<T, W>(m.twiddles, s.re, s.im);
   fft_forward<T, W>(m.twiddles, s.re2, s.im2);
   for (int n = 0; n < length; ++n) {
-    const V re = s.re[n] * s.re2[n] - s.im[n] * s.im2[n];
-    s.im[n] = s.re[n] * s.im2[n] + s.im[n] * s.re2[n];
+    const V re = less_product(V(s.re[n] * s.re2[n]), s.im[n], s.im2[n]);
+    s.im[n] = add_product(V(s.re[n] * s.im2[n]), s.im[n], s.re2[n]);
     s.re[n] = re;
   }
   fft_inverse<T, W>(m.twiddles, s.re, s.im);
@@ -276,8 +278,8 @@ KETY_FN void walk_fir(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledScr
             const int at = n - delay.shift[l] + m.lead;
             if (at >= 0) set<T, W>(w, l, get<T, W>((at % 2 ? s.im : s.re)[at / 2], l));
           }
-        const V y = p[g][0] * x[i] + gain * w;
-        out = thiran ? V(delay.alpha * (y - out) + last) : y;
+        const V y = add_product(V(gain * w), p[g][0], x[i]);
+        out = thiran ? add_product(last, delay.alpha, y - out) : y;
         last = y;
         if (n >= 0) visit(n, g, out);
       }
@@ -310,7 +312,7 @@ KETY_FN void walk_exact(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledS
       for (int j = 0; j < m.samples; ++j) {
         Point<T, W, 1> q = {};
         along.at(m.input[level], m.times[j], k, tau, low, high, q);
-        visit(j, g, V(p[g][0] * q.c + p[g][1] * q.g[0]), mine);
+        visit(j, g, add_product(V(p[g][1] * q.g[0]), p[g][0], q.c), mine);
       }
     }
   }
@@ -335,10 +337,10 @@ struct Residual {
 
   KETY_FN void add(const Sampled<T>& m, int n, const Lanes<T, W>& r) {
     if constexpr (Plain) {
-      cost += r * r;
+      cost = add_product(cost, r, r);
     } else {
       const Lanes<T, W> wr = m.weights ? m.weights[n] * r : r;
-      cost += wr * r;
+      cost = add_product(cost, wr, r);
       sum += wr;
     }
   }

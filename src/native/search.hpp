@@ -84,7 +84,8 @@ template <int F>
 KETY_FN void climb_cells(const Dictionary& d, Candidate* list, const int* ids, int n,
                          const float* all_z, bool* moved) {
   using V = Lanes<float, F>;
-  typedef Lanes<float, kRowsPadded> Row;
+  constexpr int R = F > 1 && F < kRowsPadded ? F : kRowsPadded;
+  using Row = Lanes<float, R>;
   float products[F][kRowsPadded];
   const float *rows[F], *polys[F];
   V x, y, lo_x, hi_x, lo_y, hi_y, zc[kRows], poly[kPoly];
@@ -93,15 +94,14 @@ KETY_FN void climb_cells(const Dictionary& d, Candidate* list, const int* ids, i
     const int node = c.delay * d.rates + c.rate;
     const float* table = d.table + static_cast<long>(node) * d.rank * kRowsPadded;
     const float* z = all_z + static_cast<long>(c.voxel) * d.rank;
-    Row sum[4] = {};  // four chains: their latency, not their number, is the cost
-    for (int r = 0; r < d.rank; r += 4)
-      for (int i = 0; i < 4; ++i) {
-        Row row;
-        __builtin_memcpy(&row, table + (r + i) * kRowsPadded, sizeof row);
-        sum[i] += z[r + i] * row;
-      }
-    sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    __builtin_memcpy(products[l], &sum[0], sizeof sum[0]);
+    for (int from = 0; from < kRowsPadded; from += R) {
+      Row sum[4] = {};  // four chains: their latency, not their number, is the cost
+      for (int r = 0; r < d.rank; r += 4)
+        for (int i = 0; i < 4; ++i)
+          sum[i] = add_product(sum[i], z[r + i],
+                               load<float, R>(table + (r + i) * kRowsPadded + from));
+      store<float, R>(products[l] + from, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    }
     rows[l] = products[l];
     polys[l] = d.poly + static_cast<long>(node) * kPoly;
     // A cell may be left a little, towards a neighbour, but never through a wall.

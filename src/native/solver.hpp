@@ -52,20 +52,21 @@ KETY_FN void evaluate(const Problem<T>& problem, const Pieces<T>& input,
     const V sample_y = load<T, W>(y + j * W);
     const T w = Plain ? T(1) : problem.weights[j];
     const bool seen = along.at(input, problem.times[j], k, tau, low, high, q);
-    const V r = seen ? V(v * q.c + a * q.g[0] - sample_y) : V(-sample_y);
+    const V r = seen ? V(add_product(V(a * q.g[0]), v, q.c) - sample_y) : V(-sample_y);
     const V wr = Plain ? r : V(w * r);
-    cost += wr * r;
+    cost = add_product(cost, wr, r);
     if constexpr (!Plain) {
-      unweighted += r * r;
+      unweighted = add_product(unweighted, r, r);
       sum += wr;
       unweighted_sum += r;
     }
     if (!seen) continue;
-    const V col[4] = {q.c, q.g[0], q.h[0], -(v * q.dc + a * (q.c - k[0] * q.g[0]))};
+    const V along = less_product(q.c, k[0], q.g[0]);
+    const V col[4] = {q.c, q.g[0], q.h[0], -add_product(V(a * along), v, q.dc)};
     for (int i = 0; i < 4; ++i) {
       const V wc = Plain ? col[i] : V(w * col[i]);
-      g[i] += wc * r;
-      for (int m = 0; m <= i; ++m) h[pair(i, m)] += wc * col[m];
+      g[i] = add_product(g[i], wc, r);
+      for (int m = 0; m <= i; ++m) h[pair(i, m)] = add_product(h[pair(i, m)], wc, col[m]);
       if constexpr (!Plain) slope[i] += wc;
     }
   }

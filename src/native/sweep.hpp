@@ -14,14 +14,14 @@ KETY_FN Lanes<T, P> packed_times(const T* m, const Lanes<T, P>& x) {
     V y = {};
     for (int i = 0; i < P; ++i)
       for (int j = 0; j <= i; ++j, ++m) {
-        y[i] += *m * x[j];
-        if (j < i) y[j] += *m * x[i];
+        y[i] = fused(*m, x[j], y[i]);
+        if (j < i) y[j] = fused(*m, x[i], y[j]);
       }
     return y;
   } else {
     const V c0 = {m[0], m[1], m[3], m[6]}, c1 = {m[1], m[2], m[4], m[7]},
             c2 = {m[3], m[4], m[5], m[8]}, c3 = {m[6], m[7], m[8], m[9]};
-    return (c0 * x[0] + c1 * x[1]) + (c2 * x[2] + c3 * x[3]);
+    return add_product(V(c1 * x[1]), c0, x[0]) + add_product(V(c3 * x[3]), c2, x[2]);
   }
 }
 
@@ -41,11 +41,11 @@ KETY_FN Lanes<T, P> factor_solve(const T* f, const Lanes<T, P>& b) {
     auto at = [](int i, int j) { return i * (i + 1) / 2 + j; };
     Lanes<T, P> y = b;
     for (int i = 0; i < P; ++i) {
-      for (int q = 0; q < i; ++q) y[i] -= f[at(i, q)] * y[q];
+      for (int q = 0; q < i; ++q) y[i] = less_product(y[i], f[at(i, q)], y[q]);
       y[i] *= f[at(i, i)];
     }
     for (int i = P - 1; i >= 0; --i) {
-      for (int q = i + 1; q < P; ++q) y[i] -= f[at(q, i)] * y[q];
+      for (int q = i + 1; q < P; ++q) y[i] = less_product(y[i], f[at(q, i)], y[q]);
       y[i] *= f[at(i, i)];
     }
     return y;
@@ -90,8 +90,8 @@ double rows_range(const SweepCall& call, long begin, long end) {
     for (long long k = call.row[i]; k < call.row[i + 1]; ++k) {
       const T w = static_cast<T>(call.weight[k]);
       const long j = static_cast<long>(P) * call.column[k];
-      s += w * load<T, P>(x + j);
-      t += w * load<T, P>(u + j);
+      s = add_product(s, w, load<T, P>(x + j));
+      t = add_product(t, w, load<T, P>(u + j));
     }
     const V own = load<T, P>(x + P * i);
     V r = packed_times<T, P>(pulled + kPacked * i, own) -

@@ -66,9 +66,10 @@ KETY_FN RateCurve<N> rate_curve(const float* rows, const Monomials<D>& m, int l)
 #pragma GCC unroll 10
   for (int i = 0; i < kTaylorRows; ++i) {
     const Lanes<float, N> row = row_at<N>(rows + kWidth * i);
-    c.u += get<float, D>(m.of[i], l) * row;
-    if (i > 0 && i != 4 && i != 7 && i != 9) c.by_rate += get<float, D>(m.by_rate[i], l) * row;
-    if (i >= 4) c.by_delay += get<float, D>(m.by_delay[i], l) * row;
+    c.u = add_product(c.u, get<float, D>(m.of[i], l), row);
+    if (i > 0 && i != 4 && i != 7 && i != 9)
+      c.by_rate = add_product(c.by_rate, get<float, D>(m.by_rate[i], l), row);
+    if (i >= 4) c.by_delay = add_product(c.by_delay, get<float, D>(m.by_delay[i], l), row);
   }
   return c;
 }
@@ -162,6 +163,21 @@ KETY_FN void transpose(Row16 rows[16]) {
   }
 }
 
+// In pieces as long as a register.
+template <int D>
+KETY_FN RateCurve<kWidth> whole_curve(const float* rows, const Monomials<D>& m, int l) {
+  constexpr int N = KETY_LANES < kWidth ? KETY_LANES : kWidth;
+  RateCurve<kWidth> c;
+#pragma GCC unroll 4
+  for (int from = 0; from < kWidth; from += N) {
+    const RateCurve<N> part = rate_curve<N>(rows + from, m, l);
+    __builtin_memcpy(reinterpret_cast<float*>(&c.u) + from, &part.u, sizeof part.u);
+    __builtin_memcpy(reinterpret_cast<float*>(&c.by_rate) + from, &part.by_rate, sizeof part.u);
+    __builtin_memcpy(reinterpret_cast<float*>(&c.by_delay) + from, &part.by_delay, sizeof part.u);
+  }
+  return c;
+}
+
 // Inner products of 7 vectors with each other: element pair(i, j) of the two rows.
 KETY_FN void inner_products(const Row16* const* vectors, Row16& low, Row16& high) {
   Row16 rows[32];
@@ -184,8 +200,8 @@ KETY_FN void pair_curves(const float* const* fast_rows, const float* const* slow
       c.in[l] = c.in[16 + l] = c.u1[l] = c.u2[l] = Row16{};
       continue;
     }
-    const RateCurve<kWidth> first = rate_curve<kWidth>(fast_rows[l], fast, l);
-    const RateCurve<kWidth> second = rate_curve<kWidth>(slow_rows[l], slow, l);
+    const RateCurve<kWidth> first = whole_curve<D>(fast_rows[l], fast, l);
+    const RateCurve<kWidth> second = whole_curve<D>(slow_rows[l], slow, l);
     const Row16* vectors[kVectors] = {
         &first.u,        &second.u,        &first.by_rate, &second.by_rate,
         &first.by_delay, &second.by_delay, &z[l]};

@@ -105,16 +105,16 @@ KETY_FN void add_group(const TermsProblem<T>& problem, int level, int g, double 
   V slope = {};
   if (group.direct >= 0) {
     const V v = terms.out[group.direct].f;
-    value += v * q.c;
+    value = add_product(value, v, q.c);
     slope = v * q.dc;
     by_output[group.direct] += q.c;
   }
   for (int e = 0; e < E; ++e) {
     const V a = terms.out[group.amplitude[e]].f;
-    value += a * q.g[e];
-    slope += a * (q.c - k[e] * q.g[e]);
+    value = add_product(value, a, q.g[e]);
+    slope = add_product(slope, a, less_product(q.c, k[e], q.g[e]));
     by_output[group.amplitude[e]] += q.g[e];
-    by_output[group.rate[e]] -= a * q.h[e];
+    by_output[group.rate[e]] = less_product(by_output[group.rate[e]], a, q.h[e]);
   }
   by_output[group.delay] -= slope;
 }
@@ -140,17 +140,18 @@ KETY_FN Lanes<T, W> model_at(const TermsProblem<T>& problem, int level, int j,
     for (int e = 0; e < model.decays; ++e) {
       const V a = terms.out[model.decay_amplitude[e]].f;
       const V left = decay_of<T, W>(terms.out[model.decay_rate[e]].f * since);
-      value += a * left;
+      value = add_product(value, a, left);
       by_output[model.decay_amplitude[e]] += left;
-      by_output[model.decay_rate[e]] -= since * (a * left);
+      V& by_rate = by_output[model.decay_rate[e]];
+      by_rate = less_product(by_rate, since, a * left);
     }
   }
   for (int i = 0; i < P; ++i) by_parameter[i] = V{};
   const Program& program = problem.program;
   for (int i = 0; i < program.link_count; ++i) {
     const auto link = program.links[i];
-    by_parameter[link.parameter] +=
-        by_output[link.output] * terms.out[link.output].d[link.parameter];
+    V& to = by_parameter[link.parameter];
+    to = add_product(to, by_output[link.output], terms.out[link.output].d[link.parameter]);
   }
   return value;
 }
@@ -169,17 +170,17 @@ KETY_STAGE void evaluate_terms(const TermsProblem<T>& problem, int level, const 
     const V value = model_at<T, W, P, Fast>(problem, level, j, terms, knots, col);
     const T w = problem.weights[j];
     const V r = value - load<T, W>(y + j * W), wr = w * r;
-    cost += wr * r;
-    unweighted += r * r;
+    cost = add_product(cost, wr, r);
+    unweighted = add_product(unweighted, r, r);
     sum += wr;
     unweighted_sum += r;
 #pragma GCC unroll 8
     for (int i = 0; i < P; ++i) {
       const V wc = w * col[i];
-      g[i] += wc * r;
+      g[i] = add_product(g[i], wc, r);
       slope[i] += wc;
 #pragma GCC unroll 8
-      for (int m = 0; m <= i; ++m) h[pair(i, m)] += wc * col[m];
+      for (int m = 0; m <= i; ++m) h[pair(i, m)] = add_product(h[pair(i, m)], wc, col[m]);
     }
   }
   out.offset = V{};

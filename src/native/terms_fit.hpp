@@ -30,16 +30,16 @@ KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const La
     for (int q = 0; q < n; ++q) {
       V s = {};
       for (int r = 0; r < n; ++r)
-        if (!fixed[r]) s += h[pair(i, r)] * back[r].d[q];
+        if (!fixed[r]) s = add_product(s, h[pair(i, r)], back[r].d[q]);
       hd[i][q] = s;
     }
   for (int i = 0; i < n; ++i) {
     for (int r = 0; r < n; ++r)
-      if (!fixed[r]) gi[i] += g[r] * back[r].d[i];
+      if (!fixed[r]) gi[i] = add_product(gi[i], g[r], back[r].d[i]);
     for (int q = 0; q <= i; ++q) {
       V s = {};
       for (int r = 0; r < n; ++r)
-        if (!fixed[r]) s += back[r].d[i] * hd[r][q];
+        if (!fixed[r]) s = add_product(s, back[r].d[i], hd[r][q]);
       hi_[pair(i, q)] = s;
     }
   }
@@ -55,7 +55,7 @@ KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const La
   V share = V{} + T(1);
   for (int attempt = 0; attempt < kBends && any<T, W>(open); ++attempt) {
     V to[P] = {};
-    for (int i = 0; i < n; ++i) to[i] = at[i] + share * move[i];
+    for (int i = 0; i < n; ++i) to[i] = add_product(at[i], share, move[i]);
     Jet<T, W, 0> there[P];
     run_program<T, W, 0>(problem.back, to, there);
     M good = open;
