@@ -64,7 +64,8 @@ KETY_FN Crossing<W> crossing_of(double aa, const Lanes<double, W>& bb, const Lan
   c.z = less_product(V(aa * by), ab, ay) / rest;
   c.both = (c.x > zero) & (c.z > zero);
   const V one = upper(V(zero + ay), zero), other = upper(by, zero);
-  c.gain = c.both ? add_product(V(c.z * by), c.x, ay) : upper(V(one * one / aa), V(other * other / bb));
+  c.gain =
+      c.both ? add_product(V(c.z * by), c.x, ay) : upper(V(one * one / aa), V(other * other / bb));
   return c;
 }
 
@@ -107,7 +108,8 @@ KETY_FN void cross_delays(const CrossingsCall& call, long v, const CrossingsRoom
     for (int t = 0; t < frames; ++t) {
       const V c = room.late[room.at(k * frames + t)];
       for (int r = 0; r < kRows; ++r)
-        ab[r] = add_product(ab[r], room.early[room.at((i + r < first ? i + r : i) * frames + t)], c);
+        ab[r] =
+            add_product(ab[r], room.early[room.at((i + r < first ? i + r : i) * frames + t)], c);
     }
   };
   auto cross = [&](int i, int k, const V& ab) {

@@ -40,6 +40,7 @@ KETY_FN Walks<T, P> walks_of(const TermsCard& card) {
   s.owner = card.owner;
   s.evaluations = card.evaluations_of;
   s.state = card.state;
+  s.queue = card.queue;
   return s;
 }
 
@@ -66,26 +67,36 @@ KETY_KERNEL terms_begin(TermsCard* card) {
   }
 }
 
-// Each start to its minimum; a thread that has arrived takes the next.
+// The starts of each voxel to their minima, in rounds over those that still run, as on a processor;
+// a thread that has done with a voxel takes the next. Each turn of its loop is a step of one start,
+// so that none waits for a thread with more of them.
 KETY_KERNEL terms_walk(TermsCard* card) {
   KETY_SHARED_OBJECT(Shared, problem, *card);
   const Curves<T> curves = curves_of(*card);
+  const Walks<T, P> s = walks_of(*card);
+  int *queue = nullptr, active = 0, at = 0, next = 0, round = 0;
   for (;;) {
-    const unsigned t = take(&card->next_task, 1);
-    if (t >= static_cast<unsigned>(card->tasks)) break;
-    int queue, order, bin, item;
-    Walks<T, P> s = walks_of(*card);
-    for (T** part :
-         {&s.p, &s.trial, &s.g, &s.h, &s.slope, &s.cost, &s.plain, &s.damping, &s.fall, &s.offset})
-      *part += t;
-    s.owner += t;
-    s.evaluations += t;
-    s.state += t;
-    s.queue = &queue;
-    s.order = &order;
-    s.bin = &bin;
-    s.item = &item;
-    walk<T, 1, P>(*card, problem, t, 1, curves, tile_of(*card), knots_of(*card), s);
+    if (at == active) {  // the round is over
+      active = ++round < card->max_evaluations && next > 0
+                   ? still_in_question<T, P>(queue, next, card->tasks, s)
+                   : 0;
+      at = next = 0;
+      while (active == 0) {
+        const unsigned v = take(&card->next_voxel, 1);
+        if (v >= static_cast<unsigned long>(card->voxels)) return;
+        const int first = static_cast<int>(card->first[v]);
+        active = static_cast<int>(card->first[v + 1]) - first;
+        queue = s.queue + first;
+        for (int i = 0; i < active; ++i) queue[i] = first + i;
+        round = 0;
+      }
+    }
+    const int id[1] = {queue[at++]};
+    T p[P];
+    for (int i = 0; i < P; ++i) p[i] = s.trial[s.at(i, id[0], P)];
+    const int level = level_at<T, P>(problem, p);
+    walk_step<T, 1, P>(*card, problem, level, 0, id, 1, curves, tile_of(*card), knots_of(*card), s);
+    if (s.state[id[0]] != kArrived) queue[next++] = id[0];
   }
 }
 

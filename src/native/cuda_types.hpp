@@ -42,8 +42,8 @@ struct TermsCard : TermsCall {
   // and of tasks, the more-dimensional ones with tasks last
   int tasks;
   void *p, *trial, *g, *h, *slope, *cost_of, *plain_of, *damping, *fall, *offset_of;
-  int *owner, *evaluations_of, *state;
-  unsigned next_task;
+  int *owner, *evaluations_of, *state, *queue;
+  unsigned next_voxel;
 };
 
 // The search for starts of models of several terms: curves made ready and their best pairs.

@@ -8,9 +8,7 @@
 #ifdef __CUDACC_RTC__
 __device__ __forceinline__ float __builtin_sqrtf(float x) { return sqrtf(x); }
 __device__ __forceinline__ double __builtin_sqrt(double x) { return sqrt(x); }
-__device__ __forceinline__ float __builtin_fmaf(float x, float y, float z) {
-  return fmaf(x, y, z);
-}
+__device__ __forceinline__ float __builtin_fmaf(float x, float y, float z) { return fmaf(x, y, z); }
 __device__ __forceinline__ double __builtin_fma(double x, double y, double z) {
   return fma(x, y, z);
 }

@@ -156,8 +156,9 @@ KETY_FN void scan(const Dictionary& d, const Lanes<float, W>* z, float* best, in
       } else {
         const float cn = d.c_norm[m];
         V v, a;
-        e = box_amplitudes<W>(d, V(q1 * cn), add_product(V(q2 * across), q1, along), V(one * (cn * cn)),
-                              V(one * (cn * along)), V(one * (norm * norm)), v, a);
+        e = box_amplitudes<W>(d, V(q1 * cn), add_product(V(q2 * across), q1, along),
+                              V(one * (cn * cn)), V(one * (cn * along)), V(one * (norm * norm)), v,
+                              a);
       }
       const M better = e > top;
       top = better ? e : top;

@@ -1,5 +1,5 @@
-// Sums of products rounded once. The compiler chooses none by itself, neither for processors nor for
-// cards: what is fused is written down, so that all that can fuse give the same digits.
+// Sums of products rounded once. The compiler chooses none by itself, neither for processors nor
+// for cards: what is fused is written down, so that all that can fuse give the same digits.
 #pragma once
 #include "device.hpp"
 

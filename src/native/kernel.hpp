@@ -175,8 +175,8 @@ KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E
       for (int m = 0; m < 4; ++m) {
         g = add_product(g, p[m], power * phi[m + 1]);
         power *= u;
-        h = add_product(
-            h, p[m], power * less_product(phi[m + 1], T(m + 1), phi[m + 2 <= 5 ? m + 2 : 5]));
+        h = add_product(h, p[m],
+                        power * less_product(phi[m + 1], T(m + 1), phi[m + 2 <= 5 ? m + 2 : 5]));
       }
       out.g[e] = g;
       out.h[e] = h;
@@ -187,8 +187,7 @@ KETY_FN void expand(const P p[4], const Lanes<T, W>* knot, const Lanes<T, W> k[E
     h[0] = knot[2 * e + 1];
 #pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
-      g[n + 1] =
-          n < 4 ? less_product(spread<V>(p[n < 4 ? n : 0]), k[e], g[n]) : V(-(k[e] * g[n]));
+      g[n + 1] = n < 4 ? less_product(spread<V>(p[n < 4 ? n : 0]), k[e], g[n]) : V(-(k[e] * g[n]));
       h[n + 1] = less_product(g[n], k[e], h[n]);
     }
     V sg = g[N], sh = h[N];

@@ -116,7 +116,8 @@ KETY_FN void scan_pairs(const PairsCall& call, long v0, long end, const PairsRoo
       const V x = less_product(a, c, b), y = less_product(b, c, a);
       const V single = upper(upper(a, b), V{});
       const M both = (x > 0.0f) & (y > 0.0f);
-      const V explained = both ? V(add_product(V(y * b), x, a) * call.inverse[p]) : V(single * single);
+      const V explained =
+          both ? V(add_product(V(y * b), x, a) * call.inverse[p]) : V(single * single);
       const M better = explained > most;
       most = better ? explained : most;
       at = better ? I{} + p : at;

@@ -73,9 +73,11 @@ KETY_STAGE void run_program(const Program& program, const Lanes<T, W>* parameter
         db = a.f;
         break;
       case kDivide:
-        da = one / b.f;
-        to.f = a.f * da;
-        db = -(to.f * da);
+        to.f = a.f / b.f;
+        if (P > 0) {
+          da = one / b.f;
+          db = -(to.f * da);
+        }
         break;
       case kRoot: {
         const V inside = upper(a.f, zero);
@@ -100,7 +102,7 @@ KETY_STAGE void run_program(const Program& program, const Lanes<T, W>* parameter
       }
     }
     const unsigned depends = program.depends[n + s];
-    for (int q = 0; q < P; ++q) 
+    for (int q = 0; q < P; ++q)
       to.d[q] = depends >> q & 1 ? add_product(V(db * b.d[q]), da, a.d[q]) : zero;
   }
   for (int k = 0; k < model.outputs; ++k) outputs[k] = r[model.output[k]];

@@ -209,10 +209,10 @@ KETY_FN void convolve(const Sampled<T>& m, const Lanes<T, W>& k, SampledScratch<
   impulse_response<T, W>(m, k, [&](int n, const V& h) { (n % 2 ? s.im : s.re)[n / 2] = h; });
   fft_forward<T, W>(m.twiddles, s.re, s.im);
   const auto combine = [&](int j, const V& x, const V& y, const V& u, const V& v) {
-    s.re[j] = less_product(V(m.p_re[j] * x), m.p_im[j], y) +
-              add_product(V(m.q_re[j] * u), m.q_im[j], v);
-    s.im[j] = add_product(V(m.p_re[j] * y), m.p_im[j], x) +
-              less_product(V(m.q_im[j] * u), m.q_re[j], v);
+    s.re[j] =
+        less_product(V(m.p_re[j] * x), m.p_im[j], y) + add_product(V(m.q_re[j] * u), m.q_im[j], v);
+    s.im[j] =
+        add_product(V(m.p_re[j] * y), m.p_im[j], x) + less_product(V(m.q_im[j] * u), m.q_re[j], v);
   };
   // In bit-reversed order the opposite frequency is found by turning the bits below the highest.
   for (int j = 0, top = 1; j < length; ++j) {

@@ -98,8 +98,8 @@ KETY_FN void climb_cells(const Dictionary& d, Candidate* list, const int* ids, i
       Row sum[4] = {};  // four chains: their latency, not their number, is the cost
       for (int r = 0; r < d.rank; r += 4)
         for (int i = 0; i < 4; ++i)
-          sum[i] = add_product(sum[i], z[r + i],
-                               load<float, R>(table + (r + i) * kRowsPadded + from));
+          sum[i] =
+              add_product(sum[i], z[r + i], load<float, R>(table + (r + i) * kRowsPadded + from));
       store<float, R>(products[l] + from, (sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
     rows[l] = products[l];

@@ -238,6 +238,14 @@ KETY_FN Lanes<T, W> fastest_of(const TermsModel& model, const Jet<T, W, P>* out)
   return rate;
 }
 
+// Level of the pieces that a model needs at the parameters p.
+template <class T, int P>
+KETY_FN int level_at(const TermsProblem<T>& problem, const T p[P]) {
+  Jet<T, 1, 0> out[kMaxOutputs];
+  run_program<T, 1, 0>(problem.program, p, out);
+  return level_of(problem, fastest_of<T, 1, 0>(*problem.model, out));
+}
+
 // The items 0 .. n - 1 in order of level and delay, so that the lanes of a register share pieces.
 // `parameters(item, i)` is parameter i of an item; begins[l] is the first item of level l.
 constexpr int kTermBins = 1024;
@@ -247,9 +255,7 @@ KETY_STAGE void sort_terms(const TermsProblem<T>& problem, int, const Parameters
                            int* order, int begins[kFastLevel + 2]) {
   T p[P] = {};
   for (int i = 0; i < problem.model->parameters; ++i) p[i] = parameters(0, i);
-  Jet<T, W, 0> out[kMaxOutputs];
-  run_program<T, W, 0>(problem.program, p, out);
-  const int level = level_of(problem, fastest_of<T, W, 0>(*problem.model, out));
+  const int level = level_at<T, P>(problem, p);
   for (int l = 0; l <= kFastLevel + 1; ++l) begins[l] = l > level;
   order[0] = 0;
 }

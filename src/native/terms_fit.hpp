@@ -71,40 +71,135 @@ KETY_STAGE void bend(const TermsProblem<T>& problem, const bool* fixed, const La
 
 // Leaves out of the queue the starts that would not come down to the best of their voxel even if
 // they fell several times as far as the quadratic promises. In double precision, which is there for
-// the last digits, only what is far off is left out. (A card's thread has one start: none is.)
+// the last digits, only what is far off is left out.
 template <class T>
 constexpr T kTrust = sizeof(T) == 4 ? T(12) : T(1e4);
 template <class T, int P>
-KETY_STAGE int still_in_question(int active, int tasks, Walks<T, P>& s) {
+KETY_STAGE int still_in_question(int* queue, int active, int tasks, const Walks<T, P>& s) {
   int kept = 0;
   for (int q = 0; q < active; ++q) {
-    const int t = s.queue[q];
+    const int t = queue[q];
     T best = s.cost[t];
     for (int r = t - 1; r >= 0 && s.owner[r] == s.owner[t]; --r)
       best = s.cost[r] < best ? s.cost[r] : best;
     for (int r = t + 1; r < tasks && s.owner[r] == s.owner[t]; ++r)
       best = s.cost[r] < best ? s.cost[r] : best;
     const bool lost = s.damping[t] <= T(kFree) && s.cost[t] - kTrust<T> * s.fall[t] > best;
-    if (!lost) s.queue[kept++] = t;
+    if (!lost) queue[kept++] = t;
   }
   return kept;
 }
 
-// All starts of a chunk to their minima.
+// One step of up to W starts of a level: their trial points evaluated, the next ones chosen. Those
+// that have arrived are then kArrived.
 template <class T, int W, int P>
-KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long first_task,
-                     int tasks, const Curves<T>& curves, T* tile, Lanes<T, W>* knots,
-                     Walks<T, P>& s) {
+KETY_FN void walk_step(const TermsCall& call, const TermsProblem<T>& problem, int level,
+                       long first_task, const int id[W], int count, const Curves<T>& curves,
+                       T* tile, Lanes<T, W>* knots, const Walks<T, P>& s) {
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   const V zero = {};
   const int parameters = call.model.parameters, jumps = call.model.jumps;
   const T ftol = static_cast<T>(call.ftol), xtol = static_cast<T>(call.xtol);
   const T rounding = static_cast<T>(call.rounding);
+  for (int l = 0; l < W; ++l) {
+    const T* y = curves.y + static_cast<long>(s.owner[id[l]]) * call.frames;
+    for (int j = 0; j < call.frames; ++j) tile[j * W + l] = y[j];
+  }
+  auto gather = [&](const T* from, int i = 0, int of = 1) {
+    V v;
+    for (int l = 0; l < W; ++l) set<T, W>(v, l, from[s.at(i, id[l], of)]);
+    return v;
+  };
+  V trial[P];
+  for (int i = 0; i < P; ++i) trial[i] = gather(s.trial, i, P);
+  Normal<T, W, P> now;
+  evaluate_terms_at<T, W, P>(problem, level, trial, tile, knots, now);
+  const V before = gather(s.cost);
+  const V gain = gain_of<T, W>(before, now.cost, gather(s.fall));
+  const M accept = gain >= zero;
+  V p[P], g[P], h[kPacked<P>], slope[P], lo[P], hi[P], step[P];
+  for (int i = 0; i < P; ++i) {
+    p[i] = accept ? trial[i] : gather(s.p, i, P);
+    g[i] = accept ? now.gradient[i] : gather(s.g, i, P);
+    slope[i] = accept ? now.slope[i] : gather(s.slope, i, P);
+    lo[i] = zero + static_cast<T>(call.lo[i]);
+    hi[i] = zero + static_cast<T>(call.hi[i]);
+  }
+  for (int i = 0; i < kPacked<P>; ++i) h[i] = accept ? now.hessian[i] : gather(s.h, i, kPacked<P>);
+  for (int j = 0; j < jumps; ++j) {
+    const int delay = call.model.jump[j];
+    for (int l = 0; delay >= 0 && l < W; ++l) {
+      const double* band = call.band + 2 * ((first_task + id[l]) * jumps + j);
+      set<T, W>(lo[delay], l, static_cast<T>(band[0]));
+      set<T, W>(hi[delay], l, static_cast<T>(band[1]));
+    }
+  }
+  const V cost = accept ? now.cost : before, plain = accept ? now.unweighted : gather(s.plain),
+          offset = accept ? now.offset : gather(s.offset);
+  const V damping = next_damping<T, W>(accept, gain, gather(s.fall), gather(s.damping));
+  V fall = bounded_step<T, W, P>(call.fixed, p, g, h, damping, lo, hi, step);
+  if (call.model.inner.outputs > 0)
+    bend<T, W, P>(problem, call.fixed, p, g, h, damping, lo, hi, step, fall);
+  V square;
+  for (int l = 0; l < W; ++l) set<T, W>(square, l, curves.square[s.owner[id[l]]]);
+  const V floor = (ftol < kCostRounding<T> ? kCostRounding<T> : ftol) * cost + rounding * square;
+  const V nothing = floor + T(1e3) * rounding * square;
+  const M small = is_small<T, W, P>(step, p, xtol, call.xfloor),
+          near = is_small<T, W, P>(step, p, xtol, call.xfloor, T(kNear) / xtol);
+  // A small fall or step tells of a minimum only where the damping is not what makes it small.
+  const M settled = (((fall <= floor) | small) & (damping <= T(kFree))) | (damping > T(1e6));
+  for (int l = 0; l < W && l < count; ++l) {
+    const int t = id[l];
+    const bool finished = is_set<T, W>(settled, l);
+    const T left = get<T, W>(cost, l), gained = get<T, W>(fall, l);
+    // The last step is taken without another evaluation, if downhill and short: its fall is known
+    // well enough.
+    const bool last = finished && gained > 0 && is_set<T, W>(near, l);
+    T share = last && left > 0 ? 1 - gained / left : T(1);
+    share = share > 0 ? share : T(0);
+    T constant = get<T, W>(offset, l);
+    for (int i = 0; i < P; ++i) {
+      const T at = get<T, W>(p[i], l);
+      T to = at + get<T, W>(step[i], l);
+      const T low = get<T, W>(lo[i], l), high = get<T, W>(hi[i], l);
+      if (!call.fixed[i]) to = to < low ? low : to > high ? high : to;
+      // What could as well be at its lower bound is put there: what it alone determines is then
+      // seen to be undetermined.
+      const T move = low - at;
+      const bool empty = i < parameters && call.vanishing[i] && !call.fixed[i] &&
+                         get<T, W>(h[pair(i, i)], l) * move * move +
+                                 2 * __builtin_fabs(get<T, W>(g[i], l) * move) <=
+                             10 * get<T, W>(nothing, l);
+      if (problem.baseline && last)
+        constant -= get<T, W>(slope[i], l) * get<T, W>(step[i], l) / problem.weight_sum;
+      s.p[s.at(i, t, P)] = finished && empty ? low : last ? to : at;
+      s.trial[s.at(i, t, P)] = to;
+      s.g[s.at(i, t, P)] = get<T, W>(g[i], l);
+      s.slope[s.at(i, t, P)] = get<T, W>(slope[i], l);
+    }
+    for (int i = 0; i < kPacked<P>; ++i) s.h[s.at(i, t, kPacked<P>)] = get<T, W>(h[i], l);
+    s.offset[t] = constant;
+    s.cost[t] = share * left;
+    s.plain[t] = share * get<T, W>(plain, l);
+    s.damping[t] = get<T, W>(damping, l);
+    s.fall[t] = gained;
+    s.evaluations[t]++;
+    s.state[t] = finished ? kArrived : kOutOfSteps;
+  }
+}
+
+#ifndef KETY_CUDA  // a card's thread goes through the starts of its voxel (cuda_terms.hpp)
+
+// All starts of a chunk to their minima.
+template <class T, int W, int P>
+KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long first_task,
+                     int tasks, const Curves<T>& curves, T* tile, Lanes<T, W>* knots,
+                     Walks<T, P>& s) {
   int active = tasks;
   for (int i = 0; i < tasks; ++i) s.queue[i] = i;
   for (int round = 0; round < call.max_evaluations && active > 0; ++round) {
-    if (round > 0) active = still_in_question<T, P>(active, tasks, s);
+    if (round > 0) active = still_in_question<T, P>(s.queue, active, tasks, s);
     int begins[kFastLevel + 2];
     sort_terms<T, W, P>(
         problem, active, [&](int q, int i) { return s.trial[s.at(i, s.queue[q], P)]; }, s.bin,
@@ -113,103 +208,18 @@ KETY_STAGE void walk(const TermsCall& call, const TermsProblem<T>& problem, long
     int next = 0;
     for (int level = 0; level <= kFastLevel; ++level)
       for (int q0 = begins[level]; q0 < begins[level + 1]; q0 += W) {
-        const int stop = begins[level + 1];
+        const int left = begins[level + 1] - q0, count = left < W ? left : W;
         int id[W];
-        for (int l = 0; l < W; ++l) {
-          id[l] = s.order[q0 + l < stop ? q0 + l : q0];
-          const T* y = curves.y + static_cast<long>(s.owner[id[l]]) * call.frames;
-          for (int j = 0; j < call.frames; ++j) tile[j * W + l] = y[j];
-        }
-        auto gather = [&](const T* from, int i = 0, int count = 1) {
-          V v;
-          for (int l = 0; l < W; ++l) set<T, W>(v, l, from[s.at(i, id[l], count)]);
-          return v;
-        };
-        V trial[P];
-        for (int i = 0; i < P; ++i) trial[i] = gather(s.trial, i, P);
-        Normal<T, W, P> now;
-        evaluate_terms_at<T, W, P>(problem, level, trial, tile, knots, now);
-        const V before = gather(s.cost);
-        const V gain = gain_of<T, W>(before, now.cost, gather(s.fall));
-        const M accept = gain >= zero;
-        V p[P], g[P], h[kPacked<P>], slope[P], lo[P], hi[P], step[P];
-        for (int i = 0; i < P; ++i) {
-          p[i] = accept ? trial[i] : gather(s.p, i, P);
-          g[i] = accept ? now.gradient[i] : gather(s.g, i, P);
-          slope[i] = accept ? now.slope[i] : gather(s.slope, i, P);
-          lo[i] = zero + static_cast<T>(call.lo[i]);
-          hi[i] = zero + static_cast<T>(call.hi[i]);
-        }
-        for (int i = 0; i < kPacked<P>; ++i)
-          h[i] = accept ? now.hessian[i] : gather(s.h, i, kPacked<P>);
-        for (int j = 0; j < jumps; ++j) {
-          const int delay = call.model.jump[j];
-          for (int l = 0; delay >= 0 && l < W; ++l) {
-            const double* band = call.band + 2 * ((first_task + id[l]) * jumps + j);
-            set<T, W>(lo[delay], l, static_cast<T>(band[0]));
-            set<T, W>(hi[delay], l, static_cast<T>(band[1]));
-          }
-        }
-        const V cost = accept ? now.cost : before,
-                plain = accept ? now.unweighted : gather(s.plain),
-                offset = accept ? now.offset : gather(s.offset);
-        const V damping = next_damping<T, W>(accept, gain, gather(s.fall), gather(s.damping));
-        V fall = bounded_step<T, W, P>(call.fixed, p, g, h, damping, lo, hi, step);
-        if (call.model.inner.outputs > 0)
-          bend<T, W, P>(problem, call.fixed, p, g, h, damping, lo, hi, step, fall);
-        V square;
-        for (int l = 0; l < W; ++l) set<T, W>(square, l, curves.square[s.owner[id[l]]]);
-        const V floor =
-            (ftol < kCostRounding<T> ? kCostRounding<T> : ftol) * cost + rounding * square;
-        const V nothing = floor + T(1e3) * rounding * square;
-        const M small = is_small<T, W, P>(step, p, xtol, call.xfloor),
-                near = is_small<T, W, P>(step, p, xtol, call.xfloor, T(kNear) / xtol);
-        // A small fall or step tells of a minimum only where the damping is not what makes it
-        // small.
-        const M settled = (((fall <= floor) | small) & (damping <= T(kFree))) | (damping > T(1e6));
-        for (int l = 0; l < W && q0 + l < stop; ++l) {
-          const int t = id[l];
-          const bool finished = is_set<T, W>(settled, l);
-          const T left = get<T, W>(cost, l), gained = get<T, W>(fall, l);
-          // The last step is taken without another evaluation, if downhill and short: its fall is
-          // known well enough.
-          const bool last = finished && gained > 0 && is_set<T, W>(near, l);
-          T share = last && left > 0 ? 1 - gained / left : T(1);
-          share = share > 0 ? share : T(0);
-          T constant = get<T, W>(offset, l);
-          for (int i = 0; i < P; ++i) {
-            const T at = get<T, W>(p[i], l);
-            T to = at + get<T, W>(step[i], l);
-            const T low = get<T, W>(lo[i], l), high = get<T, W>(hi[i], l);
-            if (!call.fixed[i]) to = to < low ? low : to > high ? high : to;
-            // What could as well be at its lower bound is put there: what it alone determines is
-            // then seen to be undetermined.
-            const T move = low - at;
-            const bool empty = i < parameters && call.vanishing[i] && !call.fixed[i] &&
-                               get<T, W>(h[pair(i, i)], l) * move * move +
-                                       2 * __builtin_fabs(get<T, W>(g[i], l) * move) <=
-                                   10 * get<T, W>(nothing, l);
-            if (problem.baseline && last)
-              constant -= get<T, W>(slope[i], l) * get<T, W>(step[i], l) / problem.weight_sum;
-            s.p[s.at(i, t, P)] = finished && empty ? low : last ? to : at;
-            s.trial[s.at(i, t, P)] = to;
-            s.g[s.at(i, t, P)] = get<T, W>(g[i], l);
-            s.slope[s.at(i, t, P)] = get<T, W>(slope[i], l);
-          }
-          for (int i = 0; i < kPacked<P>; ++i) s.h[s.at(i, t, kPacked<P>)] = get<T, W>(h[i], l);
-          s.offset[t] = constant;
-          s.cost[t] = share * left;
-          s.plain[t] = share * get<T, W>(plain, l);
-          s.damping[t] = get<T, W>(damping, l);
-          s.fall[t] = gained;
-          s.evaluations[t]++;
-          s.state[t] = finished ? kArrived : kOutOfSteps;
-          if (!finished) s.queue[next++] = t;
-        }
+        for (int l = 0; l < W; ++l) id[l] = s.order[l < count ? q0 + l : q0];
+        walk_step<T, W, P>(call, problem, level, first_task, id, count, curves, tile, knots, s);
+        for (int l = 0; l < count; ++l)
+          if (s.state[id[l]] != kArrived) s.queue[next++] = id[l];
       }
     active = next;
   }
 }
+
+#endif
 
 // The best walk of every voxel into the caller's arrays.
 template <class T, int W, int P>

@@ -20,7 +20,7 @@ BLOCKS: Final = 4
 """Blocks for a multiprocessor; each thread has knots of its own."""
 MOST_TASKS: Final = 1 << 19
 PER_TASK: Final = ("cost_of", "plain_of", "damping", "fall", "offset_of")
-PLACES_PER_TASK: Final = ("owner", "evaluations_of", "state")
+PLACES_PER_TASK: Final = ("owner", "evaluations_of", "state", "queue")
 VECTORS_PER_TASK: Final = ("p", "trial", "g", "slope")
 
 
