@@ -12,8 +12,6 @@ __device__ __forceinline__ float __builtin_fmaf(float x, float y, float z) { ret
 __device__ __forceinline__ double __builtin_fma(double x, double y, double z) {
   return fma(x, y, z);
 }
-__device__ __forceinline__ float __builtin_expf(float x) { return expf(x); }
-__device__ __forceinline__ double __builtin_exp(double x) { return exp(x); }
 __device__ __forceinline__ float __builtin_ldexpf(float x, int n) { return ldexpf(x, n); }
 __device__ __forceinline__ double __builtin_ldexp(double x, int n) { return ldexp(x, n); }
 __device__ __forceinline__ float __builtin_fabs(float x) { return fabsf(x); }

@@ -45,14 +45,6 @@ struct SampledScratch {
   Lanes<T, W>*re, *im, *re2, *im2;  // FIR: transforms
 };
 
-template <class T>
-KETY_FN T exponential(T x) {
-  if constexpr (sizeof(T) == 4)
-    return __builtin_expf(x);
-  else
-    return __builtin_exp(x);
-}
-
 KETY_FN int whole_below(double x) {  // floor
   const int i = static_cast<int>(x);
   return i > x ? i - 1 : i;
@@ -183,8 +175,8 @@ KETY_FN void impulse_response(const Sampled<T>& m, const Lanes<T, W>& k, const P
   using V = Lanes<T, W>;
   constexpr int run = 16;  // powers by short runs, so that rounding does not pile up
   const T step = static_cast<T>(1.0 / m.rate);
-  V power[run], base = V{} + step, r;
-  for (int l = 0; l < W; ++l) set<T, W>(r, l, exponential(-get<T, W>(k, l) * step));
+  const V r = decay_of<T, W>(V(k * step));
+  V power[run], base = V{} + step;
   power[0] = V{} + T(1);
   for (int i = 1; i < run; ++i) power[i] = power[i - 1] * r;
   const V next = power[run - 1] * r;
@@ -258,8 +250,10 @@ KETY_FN void walk_fir(const Sampled<T>& m, const Lanes<T, W> (*p)[4], SampledScr
   for (int g = 0; g < G; ++g) {
     const V tau = p[g][3], gain = p[g][1] * norm;
     const Delay<T, W> delay = split_delay<T, W>(m, tau);
-    const int early = (run_up<T, W>(m, delay, tau) + W - 1) / W * W;
     const bool exact = m.filter == kDelayExact, thiran = m.filter == kThiran;
+    // What is transformed must not begin elsewhere because of the lanes beside it.
+    const int early = exact ? run_up<T, W>(m, delay, V(V{} + m.lo[3]))
+                            : (run_up<T, W>(m, delay, tau) + W - 1) / W * W;
     if (exact)
       convolve_delayed<T, W>(m, p[g][2], tau, early, s);
     else
