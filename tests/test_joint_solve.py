@@ -26,7 +26,8 @@ from cases import (
     two_tissues,
 )
 from kety import InputFunction, Joint, VarProLM
-from kety._native import GraphSystem, quadratic
+from kety._native import GraphSystem4 as GraphSystem
+from kety._native import GraphSystem5, quadratic
 from kety.fitting.engine import kernel_input, prepare
 from kety.fitting.problem import Problem, make_problem
 from kety.joint import errors
@@ -52,6 +53,7 @@ from kety.joint.similarity import (
 )
 from kety.joint.solve import TIGHT, Bounds, Penalty, Solution, Tolerances, solve
 from kety.joint.strength import at_strength
+from kety.joint.system import make_system
 from naive_joint import least_energy, normal_equations, penalty_matrix, solution, system_matrix
 
 needs_casadi = pytest.mark.skipif(
@@ -433,6 +435,11 @@ def test_systems_say_what_does_not_fit() -> None:
         GraphSystem(graph.rows, graph.columns[1:], graph.weights, True, 1, "")
     with pytest.raises(ValueError, match="sse9"):
         GraphSystem(*arguments, True, 1, "sse9")
+    with pytest.raises(ValueError, match="float32 have four"):
+        GraphSystem5(*arguments, True, 1, "")
+    for size in (0, 9):
+        with pytest.raises(ValueError, match=f"1 to 8 parameters.*found {size}"):
+            make_system(graph, size, 1)
     made = GraphSystem(*arguments, True, 1, "")
     with pytest.raises(ValueError, match="no penalty yet"):
         made.blocks(metric, np.zeros(3), np.full(3, EVERY))

@@ -7,7 +7,6 @@ shared memory, barriers, records and streaming are all exercised without a card.
 from __future__ import annotations
 
 import ctypes
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,15 +20,14 @@ import pytest
 from scipy.sparse import csr_array
 
 import kety
-from cases import NOISE, TWO_PHASE, Floats, artery, assert_same, options_of, study
+from cases import TWO_PHASE, Floats, artery, assert_same, options_of, study
 from emulated_card import PATTERN, Cupy, emulated_card
-from kety import MODELS, Joint, KetyError, Status, VarProLM, _native
+from kety import Joint, KetyError, Status, VarProLM
 from kety.fitting import cuda, further, solve
 from kety.fitting.cuda import card as cards
 from kety.fitting.cuda import crossings, starts
 from kety.fitting.cuda.card import Card, card_or_reason
 from kety.fitting.cuda.fit import STREAMS, FitOnCard
-from kety.fitting.cuda.graph import GraphOnCard
 from kety.fitting.cuda.source import header_folder, records
 from kety.fitting.direct import prepare_search
 from kety.fitting.discretize import Discretization
@@ -39,12 +37,9 @@ from kety.fitting.optimizers import DifferentialEvolution, NelderMead
 from kety.fitting.pairs import prepare_pairs
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.terms import terms_kernel
-from kety.joint.block_system import BlockSystem
 from kety.joint.graph import Graph
 from kety.joint.normals import make_voxels
-
-# Without fused operations, as the plain build, the arithmetic is the same to the last digit.
-SAME_DIGITS = platform.machine() in ("x86_64", "AMD64")
+from kety.joint.system import make_system
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +75,11 @@ def problem_of(aif: kety.InputFunction, dtype: str = "float32", **options: Any) 
 
 
 def assert_equal(found: KernelFit, expected: KernelFit) -> None:
-    """To the last digit, but for sums over a curve, which lanes form in another order."""
-    assert np.mean(found.status == expected.status) > 0.99
-    for name in ("parameters", "covariance", "cost", "evaluations", "status"):
+    """To the last digit."""
+    for name in ("parameters", "covariance", "cost", "r2", "baseline", "evaluations", "status"):
         one, other = getattr(found, name), getattr(expected, name)
-        if SAME_DIGITS:
+        if other is not None:
             np.testing.assert_array_equal(one, other, err_msg=name)
-    np.testing.assert_allclose(found.r2[60:], expected.r2[60:], rtol=1e-3, atol=1e-5)
 
 
 def test_writing_beside_an_array_is_noticed() -> None:
@@ -148,21 +141,8 @@ def test_the_default_solver(
 ) -> None:
     problem = problem_of(aif, dtype, **options)
     on_card = solve.prepare(replace(problem, card=card), VarProLM())(curves)
-    if "weights" not in options and "baseline" not in options:
-        plain = VarProLM(instruction_set="plain")
-        assert_equal(on_card, solve.prepare(problem, plain)(curves))
     assert {Status.CONVERGED, Status.NOT_FINITE} <= set(on_card.status.tolist())
-    # The widest vectors of this processor, fused operations and all, to rounding.
-    widest = solve.prepare(problem, VarProLM())(curves)
-    settled = (widest.status == Status.CONVERGED) & (on_card.status == Status.CONVERGED)
-    settled[:60] = False
-    settled &= widest.cost > 0
-    assert settled.sum() > 100
-    change = np.abs(on_card.cost[settled] / widest.cost[settled] - 1)
-    assert np.mean(change < 1e-4) >= 0.985  # others start elsewhere
-    error = np.sqrt(widest.covariance[:, [0, 2, 5, 9]])[settled]
-    moved = np.abs(on_card.parameters - widest.parameters)[settled]
-    assert np.quantile(moved[error > 0] / error[error > 0], 0.99) < 0.05
+    assert_equal(on_card, solve.prepare(problem, VarProLM())(curves))
 
 
 def test_chunks_change_nothing(card: Card, aif: kety.InputFunction, curves: Floats) -> None:
@@ -219,10 +199,8 @@ def test_direct_searches(
         problem = problem_of(aif, "float64", find_enhancing=False, baseline=baseline)
         found = prepare_search(replace(problem, card=card), optimizer, choice)(some)
         expected = prepare_search(problem, optimizer, choice)(some)
-        np.testing.assert_array_equal(found.status, expected.status)
         assert found.status[0] == Status.NOT_FINITE
-        np.testing.assert_allclose(found.cost, expected.cost, rtol=1e-9)
-        np.testing.assert_allclose(found.parameters, expected.parameters, rtol=1e-5, atol=1e-7)
+        assert_equal(found, expected)
 
 
 def test_direct_searches_in_single_precision(
@@ -233,7 +211,7 @@ def test_direct_searches_in_single_precision(
     optimizer, choice = NelderMead(), Discretization()
     found = prepare_search(replace(problem, card=card), optimizer, choice)(some)
     expected = prepare_search(problem, optimizer, choice)(some)
-    assert np.mean(np.abs(found.cost / expected.cost - 1) < 1e-4) > 0.95
+    assert_equal(found, expected)
 
 
 def test_too_many_members(card: Card, aif: kety.InputFunction, curves: Floats) -> None:
@@ -253,19 +231,16 @@ def test_models_of_several_terms(card: Card, aif: kety.InputFunction, model: str
     other = replace(problem, card=card)
     found = solve.prepare(other, VarProLM())(curves)
     expected = solve.prepare(problem, VarProLM())(curves)
-    assert np.mean(found.status == expected.status) > 0.95
-    fitted = np.isfinite(expected.cost)
-    assert fitted.sum() > 20
-    change = np.abs(found.cost / expected.cost - 1)[fitted]
-    assert np.mean(change < 1e-9) > 0.95
+    assert np.isfinite(expected.cost).sum() > 20
+    assert_equal(found, expected)
     lo, hi = problem.kernel_bounds()
     theta = np.clip(np.nan_to_num(expected.parameters, nan=0.01), lo, hi)
     one, two = (solve.problem_curves(p, theta) for p in (other, problem))
-    np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-10 * np.abs(two).max())
+    np.testing.assert_array_equal(one, two)
     known = np.isfinite(curves).all(axis=1)
     n1, n2 = (make_voxels(p, curves[known]).normals(theta[known]) for p in (other, problem))
-    np.testing.assert_allclose(n1.cost, n2.cost, rtol=1e-9)
-    np.testing.assert_allclose(n1.hessian, n2.hessian, rtol=1e-6, atol=1e-9 * n2.hessian.max())
+    np.testing.assert_array_equal(n1.cost, n2.cost)
+    np.testing.assert_array_equal(n1.hessian, n2.hessian)
 
 
 def _with_numpy(start: dict[str, Any]) -> dict[str, Any]:
@@ -304,15 +279,14 @@ def test_starts_of_models_of_several_terms(
             own = tables[0].recipe
             recipe = replace(own, start=lambda *of, own=own: _with_numpy(own.start(*of)))
             tables = [replace(nodes, recipe=recipe) for nodes in tables]
-        # Without fused operations, as the card's code here.
-        searched.append(prepare_pairs(kernel, VarProLM(instruction_set="plain"), tables))
+        searched.append(prepare_pairs(kernel, VarProLM(), tables))
     assert all((table.start is not None) == recorded for table in searched[1]._tables)
     here, there = (search(curves) for search in searched)
     assert here.first[-1] > 80
     assert (np.diff(here.first)[[3, 4]] == 0).all()
     np.testing.assert_array_equal(here.first, there.first)
     np.testing.assert_array_equal(here.band, there.band)
-    np.testing.assert_allclose(here.parameters, there.parameters, rtol=1e-12, atol=1e-15)
+    np.testing.assert_array_equal(here.parameters, there.parameters)
     # In chunks the same.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(starts, "MOST_VOXELS", 40)
@@ -341,7 +315,7 @@ def test_further_starts_of_two_inputs(
     assert len(here.voxel) > 20
     np.testing.assert_array_equal(here.voxel, there.voxel)
     np.testing.assert_array_equal(here.band, there.band)
-    np.testing.assert_allclose(here.parameters, there.parameters, rtol=1e-8, atol=1e-12)
+    np.testing.assert_array_equal(here.parameters, there.parameters)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crossings, "MOST_VOXELS", 7)
         again = further._relocated(kernel, make_nodes(kernel), curves, theta)
@@ -360,7 +334,7 @@ def test_normal_equations(
     for name in ("cost", "unweighted", "gradient", "hessian", "baseline"):
         one, two = getattr(found, name), getattr(expected, name)
         if two is not None:
-            np.testing.assert_allclose(one, two, rtol=1e-8, atol=1e-9 * np.abs(two).max())
+            np.testing.assert_array_equal(one, two)
     again = there.subset(np.arange(5, 20)).normals(theta[5:20])
     np.testing.assert_array_equal(again.cost, found.cost[5:20])
 
@@ -390,38 +364,29 @@ def test_systems_on_a_graph(card: Card, size: int, single: bool, multigrid: bool
     free = (rng.integers(0, 1 << size, count) | 1).astype(np.uint8)
     damping = rng.uniform(0.0, 0.1, count)
     rows, columns = edges.indptr.astype(np.int64), edges.indices.astype(np.int32)
-    here: Any
-    if size == 4:
-        here = _native.GraphSystem(rows, columns, edges.data, single, 1, "")
-    else:
-        here = BlockSystem(Graph(rows, columns, edges.data))
-    systems = here, GraphOnCard(card, rows, columns, edges.data, single, size)
+    graph = Graph(rows, columns, edges.data)
     found = []
-    for system in systems:
+    for on in (None, card):
+        system = make_system(graph, size, 2, single=single, card=on)
         system.prepare(metric, strength, multigrid)
         system.blocks(block, damping, free)
         x, y = np.zeros((count, size)), np.empty((count, size))
         steps, rest = system.solve(right, x, 1e-6 if not single else 1e-4, 500)
         system.penalty(right, y)
         found.append((steps, rest, x, y))
-    first, second = found
-    assert (systems[1].levels > 2) == multigrid
-    if size == 4:
-        assert here.levels == systems[1].levels
-        assert abs(second[0] - first[0]) <= 2
-    assert second[1] < 1e-4
-    np.testing.assert_allclose(second[2], first[2], atol=1e-3 * np.abs(first[2]).max())
-    np.testing.assert_allclose(second[3], first[3], rtol=1e-9, atol=1e-9)
-    again = np.zeros((count, size))
-    systems[1].solve(np.zeros((count, size)), again, 1e-6, 10)
-    np.testing.assert_array_equal(again, 0.0)
+        again = np.zeros((count, size))
+        system.solve(np.zeros((count, size)), again, 1e-6, 10)
+        np.testing.assert_array_equal(again, 0.0)
+    here, there = found
+    assert here[1] < 1e-4
+    assert here[:2] == there[:2]
+    np.testing.assert_array_equal(there[2], here[2])
+    np.testing.assert_array_equal(there[3], here[3])
 
 
 @pytest.mark.parametrize(("model", "edge"), [("extended_tofts", 12), ("2cxm", 6)])
 def test_a_joint_estimate(card: Card, aif: kety.InputFunction, model: str, edge: int) -> None:
-    # Of less noise for exchange: a rounding leads to another minimum where it is hardly determined.
-    noise = NOISE if model == "extended_tofts" else 0.3 * NOISE
-    curves, _ = study(np.random.default_rng(63), edge * edge, aif, model=model, noise=noise)
+    curves, _ = study(np.random.default_rng(63), edge * edge, aif, model=model)
     image, mask = curves.reshape(edge, edge, 37), np.ones((edge, edge), bool)
     joint = Joint("graph", strength=4.0)
     options: dict[str, Any] = {"mask": mask, "joint": joint, "dtype": "float64"}
@@ -430,20 +395,17 @@ def test_a_joint_estimate(card: Card, aif: kety.InputFunction, model: str, edge:
     here = kety.fit(image, TWO_PHASE, aif, model, **options)
     assert there.attrs["device"] == "cuda: an emulated card"
     assert "sweep_rows" in card.cupy.launched[launched:]
-    name = MODELS[model].names[0]
-    moved = np.abs(there[name] - here[name]) / here[f"{name}_se"]
-    assert float(moved.quantile(0.99)) < 0.1
+    assert_same(there, here)
 
 
 def test_fit_says_where_it_ran(card: Card, aif: kety.InputFunction, curves: Floats) -> None:
     some = curves[60:90]
-    here = kety.fit(some, TWO_PHASE, aif, optimizer=VarProLM(instruction_set="plain"))
+    here = kety.fit(some, TWO_PHASE, aif)
     assert here.attrs["device"] == "cpu"
     for device in ("cuda", "auto"):
         there = kety.fit(some, TWO_PHASE, aif, device=device)
         assert there.attrs["device"] == "cuda: an emulated card"
-        if SAME_DIGITS:
-            assert_same(there.drop_vars("r2"), here.drop_vars("r2"))
+        assert_same(there, here)
     chosen = kety.fit(
         some, TWO_PHASE, aif, ("tofts", "extended_tofts"), select="aicc", device="cuda"
     )

@@ -52,9 +52,9 @@ KETY_FN void pull_block(long i, const long long* row, const int* column, const f
 }
 
 // A data block with its diagonal times 1 + damping.
-template <class T>
+template <class T, int P = 4>
 KETY_FN void damp_block(const double* block, double damping, T* out) {
-  for (int r = 0, c = 0; r < 4; ++r)
+  for (int r = 0, c = 0; r < P; ++r)
     for (int q = 0; q <= r; ++q, ++c)
       out[c] = static_cast<T>(block[c] * (q == r ? 1 + damping : 1.0));
 }

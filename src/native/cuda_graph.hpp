@@ -9,38 +9,33 @@ using T = KETY_REAL;
 constexpr int P = KETY_SIZE, kSymmetric = P * (P + 1) / 2;
 
 // The sum of a block's values by halves, in an order that is always the same.
-constexpr int kSweepThreads = 128;
 KETY_FN void sum_block(double value, double* partial) {
-  KETY_SHARED double sums[kSweepThreads];
+  KETY_SHARED double sums[kSumRows];
   sums[threadIdx.x] = value;
   barrier();
-  for (int half = kSweepThreads / 2; half > 0; half /= 2) {
+  for (int half = kSumRows / 2; half > 0; half /= 2) {
     if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     barrier();
   }
   if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
 }
 
-// A row for each thread; y'x of each block in `partial`.
+// A row for each thread; the sum of each block in `partial`.
 KETY_KERNEL sweep_metric(SweepCard* card) {
   const long i = KETY_INDEX;
-  if (i < card->rows) metric_range<T, P>(*card, i, i + 1);
+  if (i < card->rows) metric_row<T, P>(*card, i);
 }
 KETY_KERNEL sweep_rows(SweepCard* card) {
   const long i = KETY_INDEX;
-  sum_block(i < card->rows ? rows_range<T, P>(*card, i, i + 1) : 0.0, card->partial);
+  sum_block(i < card->rows ? system_row<T, P>(*card, i) : 0.0, card->partial);
 }
 KETY_KERNEL sweep_blocks(SweepCard* card) {
   const long i = KETY_INDEX;
-  sum_block(i < card->rows ? blocks_range<T, P>(*card, i, i + 1) : 0.0, card->partial);
+  sum_block(i < card->rows ? block_row<T, P>(*card, i) : 0.0, card->partial);
 }
 KETY_KERNEL sweep_dot(SweepCard* card) {
-  const T *x = static_cast<const T*>(card->x), *b = static_cast<const T*>(card->b);
-  double sum = 0;
   const long i = KETY_INDEX;
-  if (i < card->rows)
-    for (int c = 0; c < P; ++c) sum += static_cast<double>(x[P * i + c]) * b[P * i + c];
-  sum_block(sum, card->partial);
+  sum_block(i < card->rows ? dot_row<T, P>(*card, i) : 0.0, card->partial);
 }
 
 // Sums, or means, over the members of groups: (rows, width) to (groups, width).

@@ -2,8 +2,6 @@
 // run the same device code on a processor, by the tests. One voxel is then one lane, W = 1.
 #pragma once
 
-#ifdef KETY_CUDA
-
 // The compiler's built-in functions that NVRTC lacks, by CUDA's own.
 #ifdef __CUDACC_RTC__
 __device__ __forceinline__ float __builtin_sqrtf(float x) { return sqrtf(x); }
@@ -32,8 +30,9 @@ __device__ __forceinline__ int __builtin_ctzll(unsigned long long x) {
 #define KETY_PACK_FN inline __attribute__((always_inline))
 #endif
 
-// A few numbers side by side, in place of the vector types that a GPU has not: rows of tables and
-// small vectors, never voxels.
+// A few numbers side by side: on a GPU, which has no vector types, rows of tables and small
+// vectors, never voxels; on a processor vectors of parameters that are not a power of 2, or too
+// many.
 template <class T, int N>
 struct Pack {
   T part[N];
@@ -92,5 +91,3 @@ template <int... I, class T, int N>
 KETY_PACK_FN Pack<T, N> shuffled(const Pack<T, N>& a, const Pack<T, N>& b) {
   return {{(I < N ? a.part[I < N ? I : 0] : b.part[I < N ? 0 : I - N])...}};
 }
-
-#endif

@@ -34,13 +34,13 @@ KETY_FN double fused(double a, double b, double c) {
   return kFuses ? __builtin_fma(a, b, c) : a * b + c;
 }
 
-#ifdef KETY_CUDA
 template <class T, int N>
-KETY_FN Pack<T, N> fused(const Pack<T, N>& a, const Pack<T, N>& b, Pack<T, N> c) {
-  for (int i = 0; i < N; ++i) c.part[i] = fused(a.part[i], b.part[i], c.part[i]);
-  return c;
+KETY_FN Pack<T, N> fused(const Pack<T, N>& a, const Pack<T, N>& b, const Pack<T, N>& c) {
+  Pack<T, N> r;
+  for (int i = 0; i < N; ++i) r.part[i] = fused(a.part[i], b.part[i], c.part[i]);
+  return r;
 }
-#else
+#ifndef KETY_CUDA
 // Of vectors no longer than a register.
 template <class V>
 KETY_FN V fused(const V& a, const V& b, const V& c) {
@@ -81,20 +81,22 @@ template <class V, class X>
 constexpr bool kSame = false;
 template <class V>
 constexpr bool kSame<V, V> = true;
+template <class V>
+constexpr bool kIsPack = false;
+template <class T, int N>
+constexpr bool kIsPack<Pack<T, N>> = true;
 
 // A number in every lane, or lanes as they are.
 template <class V, class X>
 KETY_FN V spread(const X& x) {
   if constexpr (kSame<V, X>) {
     return x;
-  } else {
-#ifdef KETY_CUDA
+  } else if constexpr (kIsPack<V>) {
     V v;
     for (auto& part : v.part) part = x;
     return v;
-#else
+  } else {
     return x - V{};  // x + V{} would not be x where x is -0
-#endif
   }
 }
 

@@ -2,6 +2,7 @@
 #include <nanobind/stl/pair.h>
 
 #include <memory>
+#include <type_traits>
 
 #include "multigrid.hpp"
 
@@ -174,9 +175,13 @@ nb::list graph_levels(Array<int64_t> rows, Array<int32_t> columns, Array<float> 
   return levels;
 }
 
-// A system on a graph, kept for several right-hand sides. The penalty is applied in double; linear
-// systems are solved in the precision asked for.
+// A system on a graph of voxels of P parameters, kept for several right-hand sides. The penalty is
+// applied in double; linear systems are solved in the precision asked for.
+template <int P>
 class GraphSystem {
+  // Of four parameters only; of others this stays empty.
+  using Quick = std::conditional_t<P == 4, graph::Solver<float, P>, graph::Solver<double, P>>;
+
  public:
   GraphSystem(Array<int64_t> rows, Array<int32_t> columns, Array<float> weights, bool single,
               int threads, const std::string& instruction_set)
@@ -190,23 +195,26 @@ class GraphSystem {
     e.column = columns.data();
     e.weight = weights.data();
     const Engine& engine = engine_named(instruction_set);
-    exact_ = std::make_unique<graph::Solver<double>>(e, engine, threads);
-    if (single) quick_ = std::make_unique<graph::Solver<float>>(e, engine, threads);
+    exact_ = std::make_unique<graph::Solver<double, P>>(e, engine, threads);
+    if (single && P != 4) throw std::invalid_argument("systems in float32 have four parameters");
+    if (single) quick_ = std::make_unique<Quick>(e, engine, threads);
   }
 
-  // Q (n, 10) of every voxel; `strength` multiplies the weights.
+  // Q (n, P (P + 1) / 2) of every voxel; `strength` multiplies the weights.
   void prepare(Array<double> metric, double strength, bool multigrid) {
-    if (metric.size() != 10 * size()) throw std::invalid_argument("metric does not fit the graph");
+    if (metric.size() != graph::kPacked<P> * size())
+      throw std::invalid_argument("metric does not fit the graph");
     nb::gil_scoped_release release;
     exact_->penalty(metric.data(), strength, multigrid && !quick_);
     if (quick_) quick_->penalty(metric.data(), strength, multigrid);
   }
 
-  // D (n, 10) of every voxel, its diagonal times 1 + damping (n), and its free parameters (n) as
-  // bits.
+  // D (n, P (P + 1) / 2) of every voxel, its diagonal times 1 + damping (n), and its free
+  // parameters (n) as bits.
   void blocks(Array<double> block, Array<double> damping, Array<unsigned char> free) {
     check_ready();
-    if (block.size() != 10 * size() || damping.size() != size() || free.size() != size())
+    if (block.size() != graph::kPacked<P> * size() || damping.size() != size() ||
+        free.size() != size())
       throw std::invalid_argument("blocks do not fit the graph");
     nb::gil_scoped_release release;
     if (quick_)
@@ -242,16 +250,32 @@ class GraphSystem {
   }
   void check(const Array<double>& a, const Out<double>& b) const {
     check_ready();
-    if (a.size() != 4 * size() || b.size() != 4 * size())
+    if (a.size() != P * size() || b.size() != P * size())
       throw std::invalid_argument("vectors do not fit the graph");
   }
 
   Array<int64_t> rows_;
   Array<int32_t> columns_;
   Array<float> weights_;
-  std::unique_ptr<graph::Solver<double>> exact_;
-  std::unique_ptr<graph::Solver<float>> quick_;
+  std::unique_ptr<graph::Solver<double, P>> exact_;
+  std::unique_ptr<Quick> quick_;
 };
+
+template <int P>
+void bind_system(nb::module_& module, const char* name) {
+  using System = GraphSystem<P>;
+  nb::class_<System>(module, name)
+      .def(nb::init<Array<int64_t>, Array<int32_t>, Array<float>, bool, int, const std::string&>(),
+           nb::arg("rows"), nb::arg("columns"), nb::arg("weights"), nb::arg("single"),
+           nb::arg("threads"), nb::arg("instruction_set"))
+      .def("prepare", &System::prepare, nb::arg("metric"), nb::arg("strength"),
+           nb::arg("multigrid"))
+      .def("blocks", &System::blocks, nb::arg("block"), nb::arg("damping"), nb::arg("free"))
+      .def("solve", &System::solve, nb::arg("b"), nb::arg("x"), nb::arg("tolerance"),
+           nb::arg("limit"))
+      .def("penalty", &System::penalty, nb::arg("x"), nb::arg("y"))
+      .def_prop_ro("levels", &System::levels);
+}
 
 }  // namespace
 
@@ -276,15 +300,9 @@ void bind_joint(nb::module_& module) {
              nb::arg("x"), nb::arg("out"), nb::arg("threads"));
   module.def("graph_levels", &graph_levels, nb::arg("rows"), nb::arg("columns"),
              nb::arg("weights"));
-  nb::class_<GraphSystem>(module, "GraphSystem")
-      .def(nb::init<Array<int64_t>, Array<int32_t>, Array<float>, bool, int, const std::string&>(),
-           nb::arg("rows"), nb::arg("columns"), nb::arg("weights"), nb::arg("single"),
-           nb::arg("threads"), nb::arg("instruction_set"))
-      .def("prepare", &GraphSystem::prepare, nb::arg("metric"), nb::arg("strength"),
-           nb::arg("multigrid"))
-      .def("blocks", &GraphSystem::blocks, nb::arg("block"), nb::arg("damping"), nb::arg("free"))
-      .def("solve", &GraphSystem::solve, nb::arg("b"), nb::arg("x"), nb::arg("tolerance"),
-           nb::arg("limit"))
-      .def("penalty", &GraphSystem::penalty, nb::arg("x"), nb::arg("y"))
-      .def_prop_ro("levels", &GraphSystem::levels);
+  bind_system<4>(module, "GraphSystem4");
+  bind_system<5>(module, "GraphSystem5");
+  bind_system<6>(module, "GraphSystem6");
+  bind_system<7>(module, "GraphSystem7");
+  bind_system<8>(module, "GraphSystem8");
 }

@@ -83,15 +83,17 @@ inline bool coarsen_once(const Edges& fine, std::vector<int>& group, Edges& coar
   return true;
 }
 
-template <class T>
+template <class T, int P>
 class Solver {
+  static constexpr int kPacked = graph::kPacked<P>;
+
  public:
   Solver(const Edges& edges, const Engine& engine, int threads) : engine_(engine), team_(threads) {
     levels_.reserve(kMostLevels);  // edges point into their level
     levels_.emplace_back().edges = edges;
   }
 
-  // Metrics (n, 10) and strength of the penalty.
+  // Metrics (n, P (P + 1) / 2) and strength of the penalty.
   void penalty(const double* metric, double strength, bool multigrid) {
     if (multigrid && levels_.size() == 1) coarsen();
     used_ = multigrid ? levels_.size() : 1;
@@ -108,18 +110,18 @@ class Solver {
         for (long g = 0; g < n; ++g)
           for (int c = 0; c < kPacked; ++c) level.metric[g * kPacked + c] /= members[g];
       }
-      pull_blocks(level, strength, team_);
+      pull_blocks<P>(level, strength, team_);
       for (auto* v : {&level.x, &level.r, &level.u, &level.a}) v->resize(n * P);
     }
   }
 
-  // Data blocks (n, 10), their diagonal times 1 + damping (n), and free parameters (n).
+  // Data blocks (n, P (P + 1) / 2), their diagonal times 1 + damping (n), and free parameters (n).
   void blocks(const double* block, const double* damping, const unsigned char* free) {
     Level<T>& top = levels_[0];
     top.block.resize(top.edges.n * kPacked);
     team_.run(top.edges.n, [&](long begin, long end) {
       for (long i = begin; i < end; ++i)
-        damp_block(block + i * kPacked, damping[i], top.block.data() + i * kPacked);
+        damp_block<T, P>(block + i * kPacked, damping[i], top.block.data() + i * kPacked);
       return 0.0;
     });
     top.free.assign(free, free + top.edges.n);
@@ -139,7 +141,7 @@ class Solver {
           for (int c = 0; c < kPacked; ++c)
             a[c] =
                 static_cast<double>(level.block[i * kPacked + c]) + level.pulled[i * kPacked + c];
-          factor(a, level.free[i], level.pivot.data() + i * kPacked);
+          factor<T, P>(a, level.free[i], level.pivot.data() + i * kPacked);
         }
         return 0.0;
       });
@@ -210,7 +212,7 @@ class Solver {
     Level<T>& top = levels_[0];
     const long n = top.edges.n;
     std::vector<T> at(x, x + n * P), out(n * P);
-    SweepCall c = call_of(top, strength_);
+    SweepCall c = call_of<P>(top, strength_);
     c.block = nullptr;
     c.free = nullptr;
     c.x = at.data();
@@ -254,7 +256,7 @@ class Solver {
   // y = A x, or b - A x; returns x'A x.
   double rows(size_t l, const T* x, const T* b, T* y) {
     Level<T>& level = levels_[l];
-    SweepCall c = call_of(level, strength_);
+    SweepCall c = call_of<P>(level, strength_);
     c.x = x;
     c.b = b;
     c.u = level.u.data();
@@ -265,7 +267,7 @@ class Solver {
 
   // z = factor B^-1 b, or added to z; returns its product with b.
   double relax(size_t l, const T* b, T* z, double factor, bool add) {
-    SweepCall c = call_of(levels_[l], strength_);
+    SweepCall c = call_of<P>(levels_[l], strength_);
     c.b = b;
     c.y = z;
     c.factor = factor;
@@ -276,11 +278,10 @@ class Solver {
   double precondition(const std::vector<T>& r, std::vector<T>& z) {
     if (used_ == 1) return relax(0, r.data(), z.data(), 1.0, false);
     cycle(0, r.data(), z.data());
-    return team_.run(levels_[0].edges.n, [&](long begin, long end) {
-      double s = 0;
-      for (long i = begin * P; i < end * P; ++i) s += static_cast<double>(r[i]) * z[i];
-      return s;
-    });
+    SweepCall c = call_of<P>(levels_[0], strength_);
+    c.x = z.data();
+    c.b = r.data();
+    return pass(levels_[0].edges.n, c, kSweepDot);
   }
 
   // One cycle: z is about A^-1 b. Symmetric, so that conjugate gradients may use it.

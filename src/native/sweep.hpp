@@ -1,18 +1,43 @@
 // One pass over the rows of a linear system on a graph of voxels (see multigrid.hpp), of P
-// parameters each: 4 in the core, any number on a card.
+// parameters each, 4 to 8.
 #pragma once
 #include "lanes.hpp"
 #include "types.hpp"
 
 namespace KETY_NS {
 
+// The parameters of a voxel: in a register where there are four.
+template <class T, int P>
+struct VectorType {
+  using type = Pack<T, P>;
+};
+template <class T>
+struct VectorType<T, 4> {
+  using type = Lanes<T, 4>;
+};
+template <class T, int P>
+using Vector = typename VectorType<T, P>::type;
+
+template <class T, int P>
+KETY_FN Vector<T, P> vector_at(const T* p) {
+  Vector<T, P> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T, int P>
+KETY_FN void put_vector(T* p, const Vector<T, P>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
 // Product of a packed symmetric P x P matrix (lower triangle) with a vector.
-template <class T, int P = 4>
-KETY_FN Lanes<T, P> packed_times(const T* m, const Lanes<T, P>& x) {
-  typedef Lanes<T, P> V;
+template <class T, int P>
+KETY_FN Vector<T, P> packed_times(const T* m, const Vector<T, P>& x) {
+  using V = Vector<T, P>;
   if constexpr (P != 4) {
     V y = {};
+#pragma GCC unroll 8
     for (int i = 0; i < P; ++i)
+#pragma GCC unroll 8
       for (int j = 0; j <= i; ++j, ++m) {
         y[i] = fused(*m, x[j], y[i]);
         if (j < i) y[j] = fused(*m, x[i], y[j]);
@@ -26,7 +51,7 @@ KETY_FN Lanes<T, P> packed_times(const T* m, const Lanes<T, P>& x) {
 }
 
 template <class T, int P>
-KETY_FN T sum_of(const Lanes<T, P>& x) {
+KETY_FN T sum_of(const Vector<T, P>& x) {
   if constexpr (P == 4) return (x[0] + x[1]) + (x[2] + x[3]);
   T sum = 0;
   for (int i = 0; i < P; ++i) sum += x[i];
@@ -35,104 +60,136 @@ KETY_FN T sum_of(const Lanes<T, P>& x) {
 
 // x = (L L')^-1 b with the packed factor of a voxel's block; its diagonal holds inverse pivots, 0
 // for parameters that are held or undetermined.
-template <class T, int P = 4>
-KETY_FN Lanes<T, P> factor_solve(const T* f, const Lanes<T, P>& b) {
-  if constexpr (P != 4) {
-    auto at = [](int i, int j) { return i * (i + 1) / 2 + j; };
-    Lanes<T, P> y = b;
-    for (int i = 0; i < P; ++i) {
-      for (int q = 0; q < i; ++q) y[i] = less_product(y[i], f[at(i, q)], y[q]);
-      y[i] *= f[at(i, i)];
-    }
-    for (int i = P - 1; i >= 0; --i) {
-      for (int q = i + 1; q < P; ++q) y[i] = less_product(y[i], f[at(q, i)], y[q]);
-      y[i] *= f[at(i, i)];
-    }
-    return y;
-  } else {
-    T x[4];
-    x[0] = b[0] * f[0];
-    x[1] = (b[1] - f[1] * x[0]) * f[2];
-    x[2] = (b[2] - f[3] * x[0] - f[4] * x[1]) * f[5];
-    x[3] = (b[3] - f[6] * x[0] - f[7] * x[1] - f[8] * x[2]) * f[9];
-    x[3] = x[3] * f[9];
-    x[2] = (x[2] - f[8] * x[3]) * f[5];
-    x[1] = (x[1] - f[4] * x[2] - f[7] * x[3]) * f[2];
-    x[0] = (x[0] - f[1] * x[1] - f[3] * x[2] - f[6] * x[3]) * f[0];
-    return Lanes<T, 4>{x[0], x[1], x[2], x[3]};
+template <class T, int P>
+KETY_FN Vector<T, P> factor_solve(const T* f, Vector<T, P> x) {
+  auto at = [](int i, int j) { return i * (i + 1) / 2 + j; };
+#pragma GCC unroll 8
+  for (int i = 0; i < P; ++i) {
+    T s = x[i];
+#pragma GCC unroll 8
+    for (int q = 0; q < i; ++q) s = less_product(s, f[at(i, q)], x[q]);
+    x[i] = s * f[at(i, i)];
   }
+#pragma GCC unroll 8
+  for (int i = P - 1; i >= 0; --i) {
+    T s = x[i];
+#pragma GCC unroll 8
+    for (int q = i + 1; q < P; ++q) s = less_product(s, f[at(q, i)], x[q]);
+    x[i] = s * f[at(i, i)];
+  }
+  return x;
 }
 
-// u = Q x.
-template <class T, int P = 4>
-void metric_range(const SweepCall& call, long begin, long end) {
+// Row i of u = Q x.
+template <class T, int P>
+KETY_FN void metric_row(const SweepCall& call, long i) {
   constexpr int kPacked = P * (P + 1) / 2;
   const T *q = static_cast<const T*>(call.metric), *x = static_cast<const T*>(call.x);
-  T* u = static_cast<T*>(call.u);
-  for (long i = begin; i < end; ++i)
-    store<T, P>(u + P * i, packed_times<T, P>(q + kPacked * i, load<T, P>(x + P * i)));
+  put_vector<T, P>(static_cast<T*>(call.u) + P * i,
+                   packed_times<T, P>(q + kPacked * i, vector_at<T, P>(x + P * i)));
 }
 
-// y = A x, or b - A x where there is a b, over the free parameters; without blocks the penalty's
-// part alone. u = Q x is given. Returns y'x.
-template <class T, int P = 4>
-double rows_range(const SweepCall& call, long begin, long end) {
+// Row i of y = A x, or b - A x where there is a b, over the free parameters; without blocks the
+// penalty's part alone. u = Q x is given. Returns its part of x'A x.
+template <class T, int P>
+KETY_FN double system_row(const SweepCall& call, long i) {
   constexpr int kPacked = P * (P + 1) / 2;
-  typedef Lanes<T, P> V;
+  using V = Vector<T, P>;
   const T *q = static_cast<const T*>(call.metric), *block = static_cast<const T*>(call.block),
           *pulled = static_cast<const T*>(call.pulled), *x = static_cast<const T*>(call.x),
           *u = static_cast<const T*>(call.u), *b = static_cast<const T*>(call.b);
-  T* y = static_cast<T*>(call.y);
-  const T half = static_cast<T>(0.5 * call.strength);
-  double total = 0;
-  for (long i = begin; i < end; ++i) {
-    V s = {}, t = {};
-    for (long long k = call.row[i]; k < call.row[i + 1]; ++k) {
-      const T w = static_cast<T>(call.weight[k]);
-      const long j = static_cast<long>(P) * call.column[k];
-      s = add_product(s, w, load<T, P>(x + j));
-      t = add_product(t, w, load<T, P>(u + j));
-    }
-    const V own = load<T, P>(x + P * i);
-    V r = packed_times<T, P>(pulled + kPacked * i, own) -
-          half * (packed_times<T, P>(q + kPacked * i, s) + t);
-    if (block) r += packed_times<T, P>(block + kPacked * i, own);
-    const unsigned free = call.free ? call.free[i] : (1u << P) - 1;
-    for (int c = 0; c < P; ++c)
-      if (!(free >> c & 1)) r[c] = 0;
-    const V product = r * own;
-    total += static_cast<double>(sum_of<T, P>(product));
-    store<T, P>(y + P * i, b ? V(load<T, P>(b + P * i) - r) : r);
+  V s = {}, t = {};
+  for (long long k = call.row[i]; k < call.row[i + 1]; ++k) {
+    const T w = static_cast<T>(call.weight[k]);
+    const long j = static_cast<long>(P) * call.column[k];
+    s = add_product(s, w, vector_at<T, P>(x + j));
+    t = add_product(t, w, vector_at<T, P>(u + j));
   }
-  return total;
+  const V own = vector_at<T, P>(x + P * i);
+  V r = packed_times<T, P>(pulled + kPacked * i, own) -
+        static_cast<T>(0.5 * call.strength) * (packed_times<T, P>(q + kPacked * i, s) + t);
+  if (block) r += packed_times<T, P>(block + kPacked * i, own);
+  const unsigned free = call.free ? call.free[i] : (1u << P) - 1;
+  for (int c = 0; c < P; ++c)
+    if (!(free >> c & 1)) r[c] = 0;
+  put_vector<T, P>(static_cast<T*>(call.y) + P * i, b ? V(vector_at<T, P>(b + P * i) - r) : r);
+  return static_cast<double>(sum_of<T, P>(r * own));
 }
 
-// z = factor * (blocks' inverse) b, added to z where asked for. Returns z'b.
-template <class T, int P = 4>
-double blocks_range(const SweepCall& call, long begin, long end) {
+// Row i of z = factor * (blocks' inverse) b, added to z where asked for. Returns its part of z'b.
+template <class T, int P>
+KETY_FN double block_row(const SweepCall& call, long i) {
   constexpr int kPacked = P * (P + 1) / 2;
-  typedef Lanes<T, P> V;
+  using V = Vector<T, P>;
   const T *f = static_cast<const T*>(call.pivot), *b = static_cast<const T*>(call.b);
   T* z = static_cast<T*>(call.y);
-  const T factor = static_cast<T>(call.factor);
+  const V rest = vector_at<T, P>(b + P * i);
+  V move = static_cast<T>(call.factor) * factor_solve<T, P>(f + kPacked * i, rest);
+  const double total = static_cast<double>(sum_of<T, P>(move * rest));
+  if (call.add) move += vector_at<T, P>(z + P * i);
+  put_vector<T, P>(z + P * i, move);
+  return total;
+}
+
+// Row i's part of x'b.
+template <class T, int P>
+KETY_FN double dot_row(const SweepCall& call, long i) {
+  const T *x = static_cast<const T*>(call.x), *b = static_cast<const T*>(call.b);
+  double sum = 0;
+  for (int c = 0; c < P; ++c) sum += static_cast<double>(x[P * i + c]) * b[P * i + c];
+  return sum;
+}
+
+// Rows that are added up by halves: a block of a card's threads.
+constexpr int kSumRows = 128;
+
+#ifndef KETY_CUDA
+
+// Sum of the rows' numbers, formed as on a card: by halves in each block, block after block.
+template <class Row>
+KETY_FN double sum_rows(long begin, long end, const Row& row) {
   double total = 0;
-  for (long i = begin; i < end; ++i) {
-    const V rest = load<T, P>(b + P * i);
-    V move = factor * factor_solve<T, P>(f + kPacked * i, rest);
-    const V product = move * rest;
-    total += static_cast<double>(sum_of<T, P>(product));
-    if (call.add) move += load<T, P>(z + P * i);
-    store<T, P>(z + P * i, move);
+  for (long first = begin; first < end; first += kSumRows) {
+    double part[kSumRows] = {};
+    for (int t = 0; t < kSumRows && first + t < end; ++t) part[t] = row(first + t);
+    for (int half = kSumRows / 2; half > 0; half /= 2)
+      for (int t = 0; t < half; ++t) part[t] += part[t + half];
+    total += part[0];
   }
   return total;
 }
 
+template <class T, int P>
+double sweep_rows(const SweepCall& call, long begin, long end) {
+  switch (call.what) {
+    case kSweepMetric:
+      for (long i = begin; i < end; ++i) metric_row<T, P>(call, i);
+      return 0;
+    case kSweepRows:
+      return sum_rows(begin, end, [&](long i) { return system_row<T, P>(call, i); });
+    case kSweepBlocks:
+      return sum_rows(begin, end, [&](long i) { return block_row<T, P>(call, i); });
+    default:
+      return sum_rows(begin, end, [&](long i) { return dot_row<T, P>(call, i); });
+  }
+}
+
+// In float systems of four parameters alone: blocks of models of several terms are nearly singular.
 template <class T>
 double sweep_range(const SweepCall& call, long begin, long end) {
-  if (call.what == kSweepRows) return rows_range<T>(call, begin, end);
-  if (call.what == kSweepBlocks) return blocks_range<T>(call, begin, end);
-  metric_range<T>(call, begin, end);
-  return 0;
+  if constexpr (sizeof(T) == sizeof(double)) switch (call.size) {
+      case 5:
+        return sweep_rows<T, 5>(call, begin, end);
+      case 6:
+        return sweep_rows<T, 6>(call, begin, end);
+      case 7:
+        return sweep_rows<T, 7>(call, begin, end);
+      case 8:
+        return sweep_rows<T, 8>(call, begin, end);
+    }
+  return sweep_rows<T, 4>(call, begin, end);
 }
+
+#endif
 
 }  // namespace KETY_NS

@@ -171,12 +171,12 @@ struct TermsCall {
   unsigned char *status, *undetermined;
 };
 
-// One pass over the rows of a system on a graph of voxels (see sweep.hpp). Pointers to T, float or
-// double, (voxels, 10) packed matrices or (voxels, 4) vectors.
-enum SweepKind { kSweepMetric = 0, kSweepRows = 1, kSweepBlocks = 2 };
+// One pass over the rows of a system on a graph of voxels of `size` parameters each (see
+// sweep.hpp). Pointers to T, float or double: packed matrices of every voxel, or vectors.
+enum SweepKind { kSweepMetric = 0, kSweepRows = 1, kSweepBlocks = 2, kSweepDot = 3 };
 
 struct SweepCall {
-  int what;
+  int what, size;
   const long long* row;  // (voxels + 1)
   const int* column;
   const float* weight;

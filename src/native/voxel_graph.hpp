@@ -1,4 +1,4 @@
-// A linear system on a graph of voxels: a 4 x 4 block of every voxel and a penalty on every edge,
+// A linear system on a graph of voxels: a P x P block of every voxel and a penalty on every edge,
 //
 //   (A x)_i = D_i x_i + sum_j w_ij 1/2 (Q_i + Q_j) (x_i - x_j),
 //
@@ -14,9 +14,10 @@
 
 namespace graph {
 
-constexpr int P = 4;
-constexpr int kPacked = 10;
-constexpr long kGrain = 4096;  // voxels in one partial sum, so that sums do not depend on threads
+template <int P>
+constexpr int kPacked = P * (P + 1) / 2;
+// Voxels in one partial sum, so that sums do not depend on threads; graph.py adds up alike.
+constexpr long kGrain = 4096;
 
 // Threads that stay for many short passes.
 class Team {
@@ -94,33 +95,35 @@ struct Edges {
   std::vector<float> own_weight;
 };
 
-template <class T>
+template <class T>  // packed matrices (n, P (P + 1) / 2) and vectors (n, P)
 struct Level {
   Edges edges;
   std::vector<int> group;           // of the next, coarser level
-  std::vector<T> metric;            // (n, 10): Q
-  std::vector<T> pulled;            // (n, 10): what the edges add to A's diagonal block
-  std::vector<T> block;             // (n, 10): D
-  std::vector<T> pivot;             // (n, 10): the factor of A's diagonal block
+  std::vector<T> metric;            // Q
+  std::vector<T> pulled;            // what the edges add to A's diagonal block
+  std::vector<T> block;             // D
+  std::vector<T> pivot;             // the factor of A's diagonal block
   std::vector<unsigned char> free;  // (n) bits
-  std::vector<T> x, r, u, a;        // (n, 4): working vectors of the cycle
+  std::vector<T> x, r, u, a;        // working vectors of the cycle
 };
 
 // What the penalty adds to A's diagonal blocks, strength/2 (d_i Q_i + sum_j w_ij Q_j).
-template <class T>
+template <int P, class T>
 void pull_blocks(Level<T>& level, double strength, Team& team) {
   const Edges& e = level.edges;
-  level.pulled.resize(e.n * kPacked);
+  level.pulled.resize(e.n * kPacked<P>);
   team.run(e.n, [&](long begin, long end) {
     for (long i = begin; i < end; ++i)
-      pull_block(i, e.row, e.column, e.weight, strength, level.metric.data(), level.pulled.data());
+      pull_block<T, P>(i, e.row, e.column, e.weight, strength, level.metric.data(),
+                       level.pulled.data());
     return 0.0;
   });
 }
 
-template <class T>
+template <int P, class T>
 SweepCall call_of(const Level<T>& level, double strength) {
   SweepCall c = {};
+  c.size = P;
   c.row = level.edges.row;
   c.column = level.edges.column;
   c.weight = level.edges.weight;

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DRAWS = 4
 """Right-hand sides of four draws each, from which each voxel's share is estimated."""
 VECTOR_DRAWS = 32
+DRAWN_TO = 1e-4
+"""Residual of a draw; at 1e-3 what hardly decides the energy can be a fifth too small."""
 EXACT = 600
 """Most voxels, of four parameters each, that are computed without draws."""
 WEAK_PIVOT = 1e-10
@@ -175,6 +177,6 @@ def _drawn(
             noise[:, c] += np.bincount(ends[0], along[:, c], count)
             noise[:, c] -= np.bincount(ends[1], along[:, c], count)
         x[:] = 0.0
-        system.solve(noise, x, 1e-3, 1000)
+        system.solve(noise, x, DRAWN_TO, 1000)
         covariance += x[:, :, None] * x[:, None, :]
     return covariance / VECTOR_DRAWS

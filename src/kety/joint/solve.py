@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kety.joint.block_system import BlockSystem
 from kety.joint.normals import (
     Normals,
     Voxels,
@@ -29,11 +28,10 @@ from kety.joint.normals import (
     size_of,
     weighted_normals,
 )
+from kety.joint.system import FOUR, System, make_system
 
 if TYPE_CHECKING:
-    from kety._native import GraphSystem
     from kety.fitting.cuda import Card
-    from kety.fitting.cuda.graph import GraphOnCard
     from kety.joint.graph import Graph
 
 Doubles = NDArray[np.float64]
@@ -57,11 +55,6 @@ SINGLE_REACH = 1e-5
 TOO_STRONG = 1e4
 """Strength times mean degree that single precision does not hold beside the data."""
 FIRST_DAMPING = 1e-4
-NATIVE_SIZE = 4
-MOST_ON_CARD = 8
-"""Parameters of a voxel that the core's systems are made for."""
-
-System: TypeAlias = "GraphSystem | GraphOnCard | BlockSystem"
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,22 +205,9 @@ def _begin(
 def graph_system(
     penalty: Penalty, threads: int, *, single: bool = True, card: Card | None = None
 ) -> System:
-    """The system for a penalty, the core's where it can be; data blocks are set by each user."""
-    from kety import _native
-
-    graph = penalty.graph
-    system: System
+    """The system for a penalty; data blocks are set by each user."""
     size = size_of(penalty.metric)
-    if card is not None and size <= MOST_ON_CARD:
-        from kety.fitting.cuda.graph import GraphOnCard
-
-        # Blocks of models of several terms are nearly singular: in double, as off the card.
-        single = single and size == NATIVE_SIZE
-        system = GraphOnCard(card, graph.rows, graph.columns, graph.weights, single, size)
-    elif size == NATIVE_SIZE:
-        system = _native.GraphSystem(graph.rows, graph.columns, graph.weights, single, threads, "")
-    else:
-        system = BlockSystem(graph)
+    system = make_system(penalty.graph, size, threads, single=single, card=card)
     system.prepare(penalty.metric, penalty.strength, penalty.strong)
     return system
 
@@ -239,12 +219,9 @@ def pull(system: System, x: Doubles) -> Doubles:
     return y
 
 
-def bits(chosen: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
-    """Choices of parameters (V, P) as the bits of one number (V,), of 8 bits or as many as it
-    takes."""
-    size = chosen.shape[1]
-    dtype = np.min_scalar_type((1 << size) - 1)
-    return np.asarray(chosen @ (1 << np.arange(size, dtype=np.uint64)), dtype=dtype)
+def bits(chosen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Choices of parameters (V, P) as the bits of one number (V,)."""
+    return np.packbits(chosen, axis=1, bitorder="little").ravel()
 
 
 def _inner(a: Doubles, b: Doubles) -> float:
@@ -369,7 +346,7 @@ def _predicted(now: Normals, move: Doubles, threads: int) -> Doubles:
     """Change of each voxel's quadratic model (V,) by a move: 2 g'm + m'H m."""
     from kety import _native
 
-    if move.shape[1] != NATIVE_SIZE:
+    if move.shape[1] != FOUR:
         twice = 2.0 * now.gradient + _times(now.hessian, move)
         return np.asarray(np.einsum("vi,vi->v", twice, move))
     expected = np.empty(len(move))

@@ -109,8 +109,9 @@ def nvrtc_version() -> str:
 
 
 def options_of(precision: str, arch: str, size: int = SIZES[0]) -> tuple[str, ...]:
-    """NVRTC's options. Divisions and roots are rounded correctly, and sums of products are fused where
-    the source says so alone, as the core is compiled for processors: the digits are the same."""
+    """NVRTC's options. Divisions and roots are rounded correctly, and sums of products are fused
+    only where the source says so, as the core is compiled for processors: the digits are the
+    same."""
     return (
         f"--gpu-architecture={arch}",
         "--std=c++20",

@@ -2,9 +2,8 @@
 
     (A x)_i = D_i x_i + strength sum_j w_ij (Q_i + Q_j) / 2 (x_i - x_j)
 
-The native `GraphSystem` does the same for four parameters, with the same methods; this one serves
-all other models. No matrix of an edge is ever formed: the penalty needs sum_j w_ij x_j and
-sum_j w_ij Q_j x_j, one sparse product for both, and one matrix of every voxel.
+What `kety.joint.system` does in the core, another way: inverses of blocks, and the coarsest level
+solved outright.
 """
 
 from __future__ import annotations
