@@ -1,8 +1,8 @@
 // Descent of pairs of exponentials in the dictionary: the two rates and the delay by a damped
 // Gauss-Newton on the few products of a curve with the basis (taylor_rows.hpp), the amplitudes
 // eliminated, so that a step costs a tenth of an exact evaluation. D voxels go side by side,
-// sixteen on a processor and one for a card's thread; each goes through its own starts, the most
-// promising first, and gives up those that can no longer win.
+// as many as a register holds and one for a card's thread; each goes through its own starts, the
+// most promising first, and gives up those that can no longer win.
 #pragma once
 #include "ends.hpp"
 #include "taylor_rows.hpp"
@@ -48,11 +48,11 @@ KETY_FN Amplitudes<D> amplitudes_of(const Lanes<float, D>* in) {
   const V &g11 = in[pair(kU1, kU1)], &g22 = in[pair(kU2, kU2)], &g12 = in[pair(kU1, kU2)],
           &b1 = in[pair(kU1, kZ)], &b2 = in[pair(kU2, kZ)];
   Amplitudes<D> r;
-  const V det = g11 * g22 - g12 * g12;
+  const V det = less_product(V(g11 * g22), g12, g12);
   const M regular = det > 1e-6f * g11 * g22;
   r.inverse = regular ? 1 / det : zero;
-  r.a = (b1 * g22 - b2 * g12) * r.inverse;
-  r.b = (b2 * g11 - b1 * g12) * r.inverse;
+  r.a = less_product(V(b1 * g22), b2, g12) * r.inverse;
+  r.b = less_product(V(b2 * g11), b1, g12) * r.inverse;
   r.both = (r.a > 0) & (r.b > 0);
   const V one = ((b1 > 0) & (g11 > 0)) ? b1 / g11 : zero,
           two = ((b2 > 0) & (g22 > 0)) ? b2 / g22 : zero;
@@ -72,12 +72,14 @@ KETY_STEP void linearise(const Lanes<float, D>* in, const Amplitudes<D>& at, boo
   auto with = [&](int i, int j) -> const V& { return in[pair(i, j)]; };
   const V zero = {}, &a = at.a, &b = at.b;
   const V &g11 = with(kU1, kU1), &g22 = with(kU2, kU2), &g12 = with(kU1, kU2);
-  auto by_tau = [&](int v) -> V { return a * with(kDelay1, v) + b * with(kDelay2, v); };
+  auto by_tau = [&](int v) -> V {
+    return add_product(V(b * with(kDelay2, v)), a, with(kDelay1, v));
+  };
   const V slower = slow_held ? zero : b, faster = -s.k1 * s.k1 * a;
   V p[3] = {faster * with(kRate1, kU1), slower * with(kRate2, kU1), by_tau(kU1)};
   V q[3] = {faster * with(kRate1, kU2), slower * with(kRate2, kU2), by_tau(kU2)};
   V z[3] = {faster * with(kRate1, kZ), slower * with(kRate2, kZ), by_tau(kZ)};
-  const V tau_tau = a * by_tau(kDelay1) + b * by_tau(kDelay2);
+  const V tau_tau = add_product(V(b * by_tau(kDelay2)), a, by_tau(kDelay1));
   // Packed lower triangle.
   V c[6] = {faster * faster * with(kRate1, kRate1),
             faster * slower * with(kRate1, kRate2),
@@ -85,7 +87,7 @@ KETY_STEP void linearise(const Lanes<float, D>* in, const Amplitudes<D>& at, boo
             faster * by_tau(kRate1),
             slower * by_tau(kRate2),
             tau_tau};
-  const V along = z[2] - a * p[2] - b * q[2];
+  const V along = less_product(less_product(z[2], a, p[2]), b, q[2]);
   // Along the transit time of the faster term its mean arrival stays, since a valley that is bent
   // in the rates is straight so; at a wall the delay stays instead.
   const M wall = (s.band_hi <= s.band_lo) | ((s.tau <= s.band_lo) & (along < 0)) |
@@ -100,11 +102,12 @@ KETY_STEP void linearise(const Lanes<float, D>* in, const Amplitudes<D>& at, boo
   c[3] -= shift * tau_tau;
   const V inverse_1 = g11 > 0 ? 1 / g11 : zero, inverse_2 = g22 > 0 ? 1 / g22 : zero;
   for (int i = 0; i < 3; ++i) {
-    const V gi = z[i] - a * p[i] - b * q[i];
+    const V gi = less_product(less_product(z[i], a, p[i]), b, q[i]);
     s.g[i] = accept ? gi : s.g[i];
     for (int j = 0; j <= i; ++j) {
-      const V two =
-          (p[i] * (p[j] * g22 - q[j] * g12) + q[i] * (q[j] * g11 - p[j] * g12)) * at.inverse;
+      const V pj = less_product(V(p[j] * g22), q[j], g12),
+              qj = less_product(V(q[j] * g11), p[j], g12);
+      const V two = add_product(V(q[i] * qj), p[i], pj) * at.inverse;
       const V shared = at.both         ? two
                        : at.only_first ? p[i] * p[j] * inverse_1
                                        : q[i] * q[j] * inverse_2;
@@ -141,18 +144,20 @@ KETY_STEP void next_point(bool slow_held, float fastest, float slowest, Descents
   // By elimination; a pivot that rounding took leaves its parameter where it is.
   auto inverse = [&](const V& d) -> V { return d > 1e-30f ? 1 / d : zero; };
   const V i0 = inverse(m[0]), f1 = m[1] * i0, f2 = m[3] * i0;
-  const V d1 = m[2] - f1 * m[1], e = m[4] - f2 * m[1], i1 = inverse(d1), f3 = e * i1;
-  const V d2 = m[5] - f2 * m[3] - f3 * e;
-  const V r1 = r[1] - f1 * r[0], r2 = r[2] - f2 * r[0] - f3 * r1;
+  const V d1 = less_product(m[2], f1, m[1]), e = less_product(m[4], f2, m[1]), i1 = inverse(d1),
+          f3 = e * i1;
+  const V d2 = less_product(less_product(m[5], f2, m[3]), f3, e);
+  const V r1 = less_product(r[1], f1, r[0]),
+          r2 = less_product(less_product(r[2], f2, r[0]), f3, r1);
   V step[3];
   step[2] = r2 * inverse(d2);
-  step[1] = (r1 - e * step[2]) * i1;
-  step[0] = (r[0] - m[1] * step[1] - m[3] * step[2]) * i0;
+  step[1] = less_product(r1, e, step[2]) * i1;
+  step[0] = less_product(less_product(r[0], m[1], step[1]), m[3], step[2]) * i0;
   s.expected = zero;
   for (int i = 0; i < 3; ++i) {
     V row = 2 * s.g[i];
-    for (int j = 0; j < 3; ++j) row -= s.h[pair(i, j)] * step[j];
-    s.expected += step[i] * row;
+    for (int j = 0; j < 3; ++j) row = less_product(row, s.h[pair(i, j)], step[j]);
+    s.expected = add_product(s.expected, step[i], row);
   }
   V t = t1 + step[0];
   t = lower(upper(t, V(0.3f * t1)), V(3 * t1));
@@ -257,7 +262,7 @@ KETY_FN void descend_voxels(const DescentCall& call, const Next& next_voxel) {
     Row16 rest[D];
     for (int l = 0; l < D; ++l)
       rest[l] =
-          z[l] - get<float, D>(at.a, l) * curves.u1[l] - get<float, D>(at.b, l) * curves.u2[l];
+          rest_of(z[l], get<float, D>(at.a, l), curves.u1[l], get<float, D>(at.b, l), curves.u2[l]);
     const V cost = squares_of<D>(rest);
     const M accept = cost < s.best, started = s.steps > 0;
     const V fall = s.best - cost;

@@ -10,6 +10,7 @@
 #pragma once
 #include "fft.hpp"
 #include "kernel.hpp"
+#include "shuffles.hpp"
 
 namespace KETY_NS {
 
@@ -48,33 +49,6 @@ struct SampledScratch {
 KETY_FN int whole_below(double x) {  // floor
   const int i = static_cast<int>(x);
   return i > x ? i - 1 : i;
-}
-
-template <int... I>
-struct Indices {};
-template <int N, int... I>
-struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
-template <int... I>
-struct MakeIndices<0, I...> {
-  using type = Indices<I...>;
-};
-
-template <int S, class V, int... I>
-KETY_FN void exchange(V& a, V& b, Indices<I...>) {
-  constexpr int W = sizeof...(I);
-  const V low = __builtin_shufflevector(a, b, ((I & S) ? W + I - S : I)...);
-  b = __builtin_shufflevector(a, b, ((I & S) ? W + I : I + S)...);
-  a = low;
-}
-
-// Rows to columns of a W x W tile.
-template <class T, int W, int S = W / 2>
-KETY_FN void transpose(Lanes<T, W> m[W]) {
-  if constexpr (S > 0) {
-    for (int i = 0; i < W; ++i)
-      if (!(i & S)) exchange<S>(m[i], m[i + S], typename MakeIndices<W>::type{});
-    transpose<T, W, S / 2>(m);
-  }
 }
 
 // The delay of every lane as whole samples and the coefficient of the all-pass.

@@ -1,8 +1,9 @@
 // Curves of the dictionary between its nodes, from the Taylor rows of the (rate, delay) cell that a
-// rate lies in (dictionary.hpp): products with the basis, sixteen to a register; of D descents at
-// once, one on a card.
+// rate lies in (dictionary.hpp): sixteen products with the basis each; of D descents at once, as
+// many as a register holds, or one on a card.
 #pragma once
 #include "bounded.hpp"
+#include "shuffles.hpp"
 #include "types.hpp"
 
 namespace KETY_NS {
@@ -11,7 +12,27 @@ constexpr int kTaylorRows = 10;
 // Products with the leading vectors of the basis: what those beyond hold is too little to matter
 // for where a descent ends.
 constexpr int kWidth = 16;
-using Row16 = Lanes<float, kWidth>;
+// In pieces as long as a register. A card's thread looks at eight together: all would not fit its
+// registers.
+#ifdef KETY_CUDA
+constexpr int kPart = 8;
+#else
+constexpr int kPart = KETY_LANES < kWidth ? KETY_LANES : kWidth;
+#endif
+constexpr int kParts = kWidth / kPart;
+using Part = Lanes<float, kPart>;
+struct Row16 {
+  Part part[kParts];
+};
+
+// Sums over parts, by halves.
+template <int N, class V>
+KETY_FN V sum_of_parts(const V* parts) {
+  if constexpr (N == 1)
+    return parts[0];
+  else
+    return sum_of_parts<N / 2>(parts) + sum_of_parts<N / 2>(parts + N / 2);
+}
 
 // The monomials of rate and delay about the centre of a cell that go with its rows, in the orders
 // (rate, delay) 00 10 20 30, 01 11 21, 02 12, 03, and their slopes.
@@ -42,30 +63,28 @@ KETY_FN void monomials_at(const Lanes<float, D>& rate, const Lanes<float, D>& ra
   }
 }
 
-// N products at p, which a card loads four at a time.
-template <int N>
-KETY_FN Lanes<float, N> row_at(const float* p) {
-  Lanes<float, N> row;
+// Products at p, which a card loads four at a time.
+KETY_FN Part part_at(const float* p) {
+  Part part;
 #ifdef KETY_CUDA
   p = static_cast<const float*>(__builtin_assume_aligned(p, 16));
 #endif
-  __builtin_memcpy(&row, p, sizeof row);
-  return row;
+  __builtin_memcpy(&part, p, sizeof part);
+  return part;
 }
 
-// N products of the curve of one rate at one delay, and of its slopes in both.
-template <int N>
+// A part of the products of the curve of one rate at one delay, and of its slopes in both.
 struct RateCurve {
-  Lanes<float, N> u, by_rate, by_delay;
+  Part u, by_rate, by_delay;
 };
 
 // From the rows of a cell and element l of the monomials.
-template <int N, int D>
-KETY_FN RateCurve<N> rate_curve(const float* rows, const Monomials<D>& m, int l) {
-  RateCurve<N> c = {};
+template <int D>
+KETY_FN RateCurve rate_curve(const float* rows, const Monomials<D>& m, int l) {
+  RateCurve c = {};
 #pragma GCC unroll 10
   for (int i = 0; i < kTaylorRows; ++i) {
-    const Lanes<float, N> row = row_at<N>(rows + kWidth * i);
+    const Part row = part_at(rows + kWidth * i);
     c.u = add_product(c.u, get<float, D>(m.of[i], l), row);
     if (i > 0 && i != 4 && i != 7 && i != 9)
       c.by_rate = add_product(c.by_rate, get<float, D>(m.by_rate[i], l), row);
@@ -90,146 +109,74 @@ KETY_FN Lanes<int, D> cells_of(const float* edges, int cells, const Lanes<float,
 
 // Of D descents the curves of both rates, and the inner products of these, their slopes and the
 // voxel's own products: element pair(i, j) of `in`.
-constexpr int kVectors = 7;
+constexpr int kVectors = 7, kProducts = 32;  // 28, filled up
 enum { kU1, kU2, kRate1, kRate2, kDelay1, kDelay2, kZ };
 template <int D>
 struct PairCurves {
   Row16 u1[D], u2[D];
-  Lanes<float, D> in[32];
+  Lanes<float, D> in[kProducts];
 };
 
+// What the curves leave of the voxel's own products with amplitudes a and b.
+KETY_FN Row16 rest_of(const Row16& z, float a, const Row16& u1, float b, const Row16& u2) {
+  Row16 rest;
+  for (int k = 0; k < kParts; ++k)
+    rest.part[k] = less_product(less_product(z.part[k], a, u1.part[k]), b, u2.part[k]);
+  return rest;
+}
+
 #ifndef KETY_CUDA
-
-#if defined(__clang__) || __GNUC__ >= 12
-#define KETY_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-typedef int Index16 __attribute__((vector_size(64)));
-#define KETY_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Index16){__VA_ARGS__})
-#endif
-
-// The sums of the elements of 16 rows, side by side: half the work of adding up one by one.
-KETY_FN Row16 sums_of(const Row16* rows) {
-  Row16 two[8], four[4], eight[2];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    const Row16 &a = rows[2 * i], &b = rows[2 * i + 1];
-    two[i] = KETY_SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-             KETY_SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const Row16 &a = two[2 * i], &b = two[2 * i + 1];
-    four[i] = KETY_SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-              KETY_SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  }
-  for (int i = 0; i < 2; ++i) {
-    const Row16 &a = four[2 * i], &b = four[2 * i + 1];
-    eight[i] = KETY_SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
-               KETY_SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-  }
-  const Row16 &a = eight[0], &b = eight[1];
-  return KETY_SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-         KETY_SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-}
-
-// Element j of row i becomes element i of row j: blocks off the diagonal change places, of twice
-// the size each time.
-KETY_FN void transpose(Row16 rows[16]) {
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    const Row16 a = rows[i], b = rows[i + 1];
-    rows[i] = KETY_SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
-    rows[i + 1] = KETY_SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-  }
-#pragma GCC unroll 8
-  for (int q = 0; q < 8; ++q) {
-    const int i = q / 2 * 4 + q % 2;
-    const Row16 a = rows[i], b = rows[i + 2];
-    rows[i] = KETY_SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-    rows[i + 2] = KETY_SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  }
-#pragma GCC unroll 8
-  for (int q = 0; q < 8; ++q) {
-    const int i = q / 4 * 8 + q % 4;
-    const Row16 a = rows[i], b = rows[i + 4];
-    rows[i] = KETY_SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
-    rows[i + 4] = KETY_SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    const Row16 a = rows[i], b = rows[i + 8];
-    rows[i] = KETY_SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-    rows[i + 8] = KETY_SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-  }
-}
-
-// In pieces as long as a register.
-template <int D>
-KETY_FN RateCurve<kWidth> whole_curve(const float* rows, const Monomials<D>& m, int l) {
-  constexpr int N = KETY_LANES < kWidth ? KETY_LANES : kWidth;
-  RateCurve<kWidth> c;
-#pragma GCC unroll 4
-  for (int from = 0; from < kWidth; from += N) {
-    const RateCurve<N> part = rate_curve<N>(rows + from, m, l);
-    __builtin_memcpy(reinterpret_cast<float*>(&c.u) + from, &part.u, sizeof part.u);
-    __builtin_memcpy(reinterpret_cast<float*>(&c.by_rate) + from, &part.by_rate, sizeof part.u);
-    __builtin_memcpy(reinterpret_cast<float*>(&c.by_delay) + from, &part.by_delay, sizeof part.u);
-  }
-  return c;
-}
-
-// Inner products of 7 vectors with each other: element pair(i, j) of the two rows.
-KETY_FN void inner_products(const Row16* const* vectors, Row16& low, Row16& high) {
-  Row16 rows[32];
-#pragma GCC unroll 7
-  for (int i = 0; i < kVectors; ++i)
-#pragma GCC unroll 7
-    for (int j = 0; j <= i; ++j) rows[pair(i, j)] = *vectors[i] * *vectors[j];
-  for (int i = pair(kVectors - 1, kVectors - 1) + 1; i < 32; ++i) rows[i] = Row16{};
-  low = sums_of(rows);
-  high = sums_of(rows + 16);
-}
 
 template <int D>
 KETY_FN void pair_curves(const float* const* fast_rows, const float* const* slow_rows,
                          const Monomials<D>& fast, const Monomials<D>& slow, const Row16* z,
                          const bool* live, PairCurves<D>& c) {
-  static_assert(D == kWidth);
+  static_assert(D == kPart);
   for (int l = 0; l < D; ++l) {
     if (!live[l]) {
-      c.in[l] = c.in[16 + l] = c.u1[l] = c.u2[l] = Row16{};
+      for (int i = 0; i < kProducts / kPart; ++i) c.in[i * kPart + l] = Part{};
+      c.u1[l] = c.u2[l] = Row16{};
       continue;
     }
-    const RateCurve<kWidth> first = whole_curve<D>(fast_rows[l], fast, l);
-    const RateCurve<kWidth> second = whole_curve<D>(slow_rows[l], slow, l);
-    const Row16* vectors[kVectors] = {
-        &first.u,        &second.u,        &first.by_rate, &second.by_rate,
-        &first.by_delay, &second.by_delay, &z[l]};
-    inner_products(vectors, c.in[l], c.in[16 + l]);
-    c.u1[l] = first.u;
-    c.u2[l] = second.u;
+    Part sums[kProducts / kPart][kParts];
+    for (int k = 0; k < kParts; ++k) {
+      const RateCurve first = rate_curve<D>(fast_rows[l] + k * kPart, fast, l);
+      const RateCurve second = rate_curve<D>(slow_rows[l] + k * kPart, slow, l);
+      c.u1[l].part[k] = first.u;
+      c.u2[l].part[k] = second.u;
+      const Part vectors[kVectors] = {first.u,        second.u,       first.by_rate,
+                                      second.by_rate, first.by_delay, second.by_delay,
+                                      z[l].part[k]};
+      Part rows[kProducts];
+#pragma GCC unroll 7
+      for (int i = 0; i < kVectors; ++i)
+#pragma GCC unroll 7
+        for (int j = 0; j <= i; ++j) rows[pair(i, j)] = vectors[i] * vectors[j];
+      for (int i = pair(kVectors - 1, kVectors - 1) + 1; i < kProducts; ++i) rows[i] = Part{};
+      for (int i = 0; i < kProducts / kPart; ++i)
+        sums[i][k] = sums_of_rows<float, kPart>(rows + i * kPart);
+    }
+    for (int i = 0; i < kProducts / kPart; ++i) c.in[i * kPart + l] = sum_of_parts<kParts>(sums[i]);
   }
-  transpose(c.in);
-  transpose(c.in + 16);
+  for (int i = 0; i < kProducts / kPart; ++i) transpose<float, kPart>(c.in + i * kPart);
 }
 
 // The sums of squares of rows.
 template <int D>
 KETY_FN Lanes<float, D> squares_of(const Row16* rows) {
-  Row16 squares[D];
-  for (int l = 0; l < D; ++l) squares[l] = rows[l] * rows[l];
-  return sums_of(squares);
+  static_assert(D == kPart);
+  Part sums[kParts];
+  for (int k = 0; k < kParts; ++k) {
+    Part squares[D];
+    for (int l = 0; l < D; ++l) squares[l] = rows[l].part[k] * rows[l].part[k];
+    sums[k] = sums_of_rows<float, kPart>(squares);
+  }
+  return sum_of_parts<kParts>(sums);
 }
 
 #else
 
-// Products that a card's thread looks at together: all sixteen would not fit its registers.
-#ifndef KETY_PART
-#define KETY_PART 8
-#endif
-constexpr int kPart = KETY_PART;
-
-// The sum of a row's elements, added up as in sums_of.
+// The sum of a row's elements, added up as in sums_of_rows.
 template <int N>
 KETY_FN float sum_of(const float* row) {
   if constexpr (N == 1) {
@@ -247,20 +194,15 @@ KETY_FN void pair_curves(const float* const* fast_rows, const float* const* slow
                          const Monomials<D>& fast, const Monomials<D>& slow, const Row16* z,
                          const bool*, PairCurves<D>& c) {
   static_assert(D == 1);
-  using Part = Lanes<float, kPart>;
 #pragma GCC unroll 2
-  for (int from = 0; from < kWidth; from += kPart) {
-    const RateCurve<kPart> first = rate_curve<kPart>(fast_rows[0] + from, fast, 0);
-    const RateCurve<kPart> second = rate_curve<kPart>(slow_rows[0] + from, slow, 0);
-    Part own;
-    for (int i = 0; i < kPart; ++i) {
-      own[i] = z[0][from + i];
-      c.u1[0][from + i] = first.u[i];
-      c.u2[0][from + i] = second.u[i];
-    }
-    const Part* vectors[kVectors] = {
-        &first.u,         &second.u, &first.by_rate, &second.by_rate, &first.by_delay,
-        &second.by_delay, &own};
+  for (int k = 0; k < kParts; ++k) {
+    const RateCurve first = rate_curve<D>(fast_rows[0] + k * kPart, fast, 0);
+    const RateCurve second = rate_curve<D>(slow_rows[0] + k * kPart, slow, 0);
+    c.u1[0].part[k] = first.u;
+    c.u2[0].part[k] = second.u;
+    const Part* vectors[kVectors] = {&first.u,        &second.u,       &first.by_rate,
+                                     &second.by_rate, &first.by_delay, &second.by_delay,
+                                     &z[0].part[k]};
 #pragma GCC unroll 7
     for (int i = 0; i < kVectors; ++i)
 #pragma GCC unroll 7
@@ -268,15 +210,19 @@ KETY_FN void pair_curves(const float* const* fast_rows, const float* const* slow
         const Part product = *vectors[i] * *vectors[j];
         const float sum = sum_of<kPart>(product.part);
         float& to = c.in[pair(i, j)];
-        to = from == 0 ? sum : to + sum;
+        to = k == 0 ? sum : to + sum;
       }
   }
 }
 
 template <int D>
 KETY_FN float squares_of(const Row16* rows) {
-  const Row16 square = rows[0] * rows[0];
-  return sum_of<kWidth>(square.part);
+  float sums[kParts];
+  for (int k = 0; k < kParts; ++k) {
+    const Part square = rows[0].part[k] * rows[0].part[k];
+    sums[k] = sum_of<kPart>(square.part);
+  }
+  return sum_of_parts<kParts>(sums);
 }
 
 #endif

@@ -45,7 +45,7 @@ void pairs_any(const PairsCall& call, long begin, long end) {
 }
 
 void descend_any(const DescentCall& call, long begin, long end) {
-  descend_range<kWidth>(call, begin, end);
+  descend_range<KETY_LANES>(call, begin, end);
 }
 
 void crossings_any(const CrossingsCall& call, long begin, long end) {
