@@ -125,6 +125,19 @@ def test_the_same_twice(
     assert_same(kety.fit(curves, TWO_PHASE, aif, dtype=dtype, threads=1), whole)
 
 
+def test_instruction_sets_that_fuse_give_the_same_digits(
+    curves: Floats, aif: InputFunction, dtype: str, whole: xarray.Dataset
+) -> None:
+    others = [name for name in instruction_sets()[1:] if name != "plain"]
+    if not others:
+        pytest.skip("this processor has no other instruction set that fuses")
+    for name in others:
+        maps = kety.fit(
+            curves, TWO_PHASE, aif, dtype=dtype, optimizer=VarProLM(instruction_set=name)
+        )
+        assert_same(maps, whole)
+
+
 def test_instruction_sets_agree_to_rounding(curves: Floats, aif: InputFunction, dtype: str) -> None:
     some = curves[:3000]
     first, *others = (

@@ -202,7 +202,7 @@ KETY_FN void descend_voxels(const DescentCall& call, const Next& next_voxel) {
         padded[r] = call.z[e.voxel * call.rank + r];
         own += padded[r] * padded[r];
       }
-      __builtin_memcpy(&z[l], padded, sizeof z[l]);
+      for (int k = 0; k < kParts; ++k) z[l].part[k] = load<float, kPart>(padded + k * kPart);
       const float square = call.square[e.voxel];
       put(s.square, square);
       put(s.off, square > own ? square - own : 0.0f);

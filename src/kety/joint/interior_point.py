@@ -51,8 +51,8 @@ class InteriorPoint:
         Energy there (see `kety.joint.energy`).
     iterations : int
     converged : bool
-        The optimality conditions are met to the tolerance. If not, the parameters are those of
-        least energy among all that were tried.
+        The optimality conditions are met to the tolerance, or nothing but rounding is left of the
+        energy. If not, the parameters are those of least energy among all that were tried.
     message : str
         IPOPT's own word for the end, e.g. ``"Solve_Succeeded"``.
     """
@@ -131,7 +131,8 @@ def interior_point(
         far = scaled.unit > 2.0 * found and scaled.unit > scaled.none
         if not end["success"] or not far or iterations >= max_iterations:
             break
-    return InteriorPoint(theta, found, iterations, bool(end["success"]), str(end["return_status"]))
+    converged = bool(end["success"]) or found <= scaled.none
+    return InteriorPoint(theta, found, iterations, converged, str(end["return_status"]))
 
 
 def _solve(
