@@ -87,10 +87,10 @@ def concerns(maps: xarray.Dataset) -> list[str]:
 
 
 def _changed(attrs: Mapping[str, Any], voxels: int) -> list[str]:
-    from scipy.stats import binom
+    from scipy.special import bdtrc
 
     changed = int(attrs["joint_beyond_noise"])
-    by_chance = float(binom.sf(changed - 1, voxels, BY_CHANCE))
+    by_chance = float(bdtrc(changed - 1, voxels, BY_CHANCE))
     if changed <= MANY * voxels or by_chance > UNLIKELY:
         return []
     return [

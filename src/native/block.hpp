@@ -11,7 +11,7 @@ KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W,
                            unsigned char* status) {
   using V = Lanes<T, W>;
   // Sums of a curve are formed in as many parts whatever W is, so that they have the same digits.
-  constexpr int kParts = 16, N = kParts / W;
+  constexpr int kParts = 16;
   const int frames = call.frames;
   // What the search compares: the frames that it looks at.
   const T* weights =
@@ -27,31 +27,30 @@ KETY_STAGE void load_block(const FitCall& call, long start, int n, Scratch<T, W,
       for (int j = 0; j < frames; ++j) y[j] = scale * from[j * call.frame_stride];
     // Moments about the first sample, so that a high offset costs no precision.
     const T origin = y[0];
-    V sum[N] = {}, square[N] = {}, deviation[N] = {};
-    auto add = [&](const T* from, const T* weight) {
-#pragma GCC unroll 16
-      for (int i = 0; i < N; ++i) {
-        const V v = load<T, W>(from + i * W), away = v - origin;
-        sum[i] += away;
-        deviation[i] = add_product(deviation[i], away, away);
-        square[i] = add_product(square[i], weight ? V(load<T, W>(weight + i * W) * v) : v, v);
-      }
-    };
-    int j = 0;
-    for (; j + kParts <= frames; j += kParts) add(y + j, weights ? weights + j : nullptr);
-    if (j < frames) {
-      T rest[kParts], weight[kParts];
-      for (int i = 0; i < kParts; ++i) {
-        rest[i] = j + i < frames ? y[j + i] : origin;
-        weight[i] = j + i >= frames ? T(0) : weights ? weights[j + i] : T(1);
-      }
-      add(rest, weight);
-    }
     T total = 0, spread = 0, all = 0;
-    for (int i = 0; i < kParts; ++i) {
-      total += get<T, W>(sum[i / W], i % W);
-      spread += get<T, W>(deviation[i / W], i % W);
-      all += get<T, W>(square[i / W], i % W);
+    for (int part = 0; part < kParts; part += W) {
+      V sum = {}, square = {}, deviation = {};
+      for (int j = part; j < frames; j += kParts) {
+        V v = V{} + origin, w = {};
+        if (j + W <= frames) {
+          v = load<T, W>(y + j);
+          w = weights ? load<T, W>(weights + j) : V(V{} + T(1));
+        } else {
+          for (int l = 0; j + l < frames; ++l) {
+            set<T, W>(v, l, y[j + l]);
+            set<T, W>(w, l, weights ? weights[j + l] : T(1));
+          }
+        }
+        const V away = v - origin;
+        sum += away;
+        deviation = add_product(deviation, away, away);
+        square = add_product(square, w * v, v);
+      }
+      for (int l = 0; l < W; ++l) {
+        total += get<T, W>(sum, l);
+        spread += get<T, W>(deviation, l);
+        all += get<T, W>(square, l);
+      }
     }
     const bool finite = (all - all == 0) && (spread - spread == 0);
     s.spread[b] = spread - total * total / static_cast<T>(frames);

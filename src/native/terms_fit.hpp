@@ -93,9 +93,9 @@ KETY_STAGE int still_in_question(int* queue, int active, int tasks, const Walks<
 // One step of up to W starts of a level: their trial points evaluated, the next ones chosen. Those
 // that have arrived are then kArrived.
 template <class T, int W, int P>
-KETY_FN void walk_step(const TermsCall& call, const TermsProblem<T>& problem, int level,
-                       long first_task, const int id[W], int count, const Curves<T>& curves,
-                       T* tile, Lanes<T, W>* knots, const Walks<T, P>& s) {
+KETY_STAGE void walk_step(const TermsCall& call, const TermsProblem<T>& problem, int level,
+                          long first_task, const int id[W], int count, const Curves<T>& curves,
+                          T* tile, Lanes<T, W>* knots, const Walks<T, P>& s) {
   using V = Lanes<T, W>;
   using M = Mask<T, W>;
   const V zero = {};

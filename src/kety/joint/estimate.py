@@ -146,7 +146,7 @@ def _result(
     rows: NDArray[np.intp],
     joint: Joint,
 ) -> JointFit:
-    from scipy.stats import chi2
+    from scipy.special import gammaincinv
 
     count = len(single.status)
     dtype = problem.dtype
@@ -174,7 +174,7 @@ def _result(
     excess = np.maximum(found.normals.cost - setup.voxelwise_cost, 0.0) / setup.noise
     excess[~linked] = 0.0
     moved = np.sqrt(excess / max(free_count, 1))
-    beyond = excess > chi2.ppf(BEYOND, max(free_count, 1))
+    beyond = excess > 2.0 * gammaincinv(0.5 * max(free_count, 1), BEYOND)  # chi squared
 
     def whole(kept: NDArray[Any], values: Any) -> NDArray[Any]:
         """The single fits, with those of linked voxels replaced."""

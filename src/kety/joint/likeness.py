@@ -118,9 +118,10 @@ def alike(
     ``first`` joins them in the early passes, among whose neighbours features are averaged, and
     ``last`` in the last.
     """
-    from scipy.stats import chi2
+    from scipy.special import gammaincinv
 
-    threshold = float(chi2.ppf(LEVEL_OF_FEW if len(features) <= FEW else LEVEL, features.shape[1]))
+    level = LEVEL_OF_FEW if len(features) <= FEW else LEVEL
+    threshold = float(2.0 * gammaincinv(0.5 * features.shape[1], level))  # of chi squared
     guide, spread = features, variance
     before: Graph | None = None
     for _ in range(PASSES - 1):

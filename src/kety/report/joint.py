@@ -85,9 +85,9 @@ def _moves(study: Study) -> Moves:
     free = round(study.maps.attrs["joint_free_parameters"] / took_part(study.maps))
     # a voxel without neighbours stands for itself alone and did not move
     linked = np.isfinite(pooled) & (pooled != 1.0)
-    from scipy.stats import chi2  # slow to import
+    from scipy.special import gammaincinv
 
-    return Moves(linked, free, float(np.sqrt(chi2.ppf(BEYOND, free) / free)))
+    return Moves(linked, free, float(np.sqrt(2.0 * gammaincinv(0.5 * free, BEYOND) / free)))
 
 
 def _tiles(study: Study, moves: Moves) -> list[tuple[str, str]]:
