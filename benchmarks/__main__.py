@@ -19,6 +19,7 @@ BENCHMARKS = (
     "exchange",
     "minima",
     "speed",
+    "joint",
     "whole_brain",
     "interpolation",
     "modelfree",
