@@ -178,7 +178,7 @@ def test_data_set_1_with_the_input_known_at_100_hz(
 
 def test_data_set_2_reaches_the_best_of_many_starts() -> None:
     aif = artery("parker", TWO_PHASE[-1] + 5, onset=0.0)
-    curves, _ = study(np.random.default_rng(20263), 50, aif)
+    curves, _ = study(np.random.default_rng(20263), 25, aif)
     maps = kety.fit(curves, TWO_PHASE, aif, bounds=PAPER, mask=everywhere(curves))
     best = [naive.least_cost(y, TWO_PHASE, aif, PAPER, 10)[0] for y in curves]
     excess = maps.cost.values / best - 1

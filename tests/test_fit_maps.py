@@ -75,8 +75,8 @@ def test_pure_noise_is_not_fitted(aif: InputFunction, model: str, dtype: str) ->
 
 @pytest.mark.parametrize("model", list(MODELS))
 def test_clear_enhancement_is_fitted(aif: InputFunction, model: str) -> None:
-    slow = dict.fromkeys(("dual_input_extended_tofts", "dual_input_one_compartment"), 4000)
-    slow |= {"aath": 8000, "dual_input_two_compartment": 2000}
+    slow = dict.fromkeys(("dual_input_extended_tofts", "dual_input_one_compartment"), 1500)
+    slow |= {"aath": 4000, "dual_input_two_compartment": 400}
     count = slow.get(model, 20_000)
     noisy, truth = study(np.random.default_rng(32), count, aif, model=model)
     given = options_of(model, aif)

@@ -99,12 +99,12 @@ def problem_of(model, aif, **options):
 @pytest.mark.parametrize("interpolation", ["cubic", "linear"])
 def test_curves_and_slopes_are_those_of_the_kernel(model, interpolation, aif):
     aif = replace(aif, interpolation=interpolation)
-    values = truths(model, 40)
+    values = truths(model, 12)
     both = []
     for one in (model, NATIVE[model.name]):
         problem = problem_of(one, aif)
         factors = np.array([problem.factor(p) for p in problem.parameters])
-        theta = np.zeros((40, problem.size))
+        theta = np.zeros((12, problem.size))
         for p, f in zip(problem.parameters, factors, strict=True):
             theta[:, problem.slot(p.name)] = values[p.name] * f
         curves, slopes = problem_slopes(problem, theta)

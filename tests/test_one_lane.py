@@ -346,11 +346,11 @@ def test_normal_equations(
 )
 def test_systems_on_a_graph(card: Card, size: int, single: bool, multigrid: bool) -> None:
     strength = 1e3 if multigrid else 1.0
-    place = np.arange(576).reshape(24, 24)
+    place = np.arange(324).reshape(18, 18)
     a = np.concatenate([place[:, 1:].ravel(), place[1:].ravel()])
     b = np.concatenate([place[:, :-1].ravel(), place[:-1].ravel()])
     ends = np.concatenate([a, b]), np.concatenate([b, a])
-    count = 579  # three voxels without neighbours
+    count = 327  # three voxels without neighbours
     edges = csr_array((np.ones(len(ends[0]), np.float32), ends), (count, count))
     edges.sort_indices()
     rng = np.random.default_rng(62)
@@ -384,7 +384,7 @@ def test_systems_on_a_graph(card: Card, size: int, single: bool, multigrid: bool
     np.testing.assert_array_equal(there[3], here[3])
 
 
-@pytest.mark.parametrize(("model", "edge"), [("extended_tofts", 12), ("2cxm", 6)])
+@pytest.mark.parametrize(("model", "edge"), [("extended_tofts", 9), ("2cxm", 6)])
 def test_a_joint_estimate(card: Card, aif: kety.InputFunction, model: str, edge: int) -> None:
     curves, _ = study(np.random.default_rng(63), edge * edge, aif, model=model)
     image, mask = curves.reshape(edge, edge, 37), np.ones((edge, edge), bool)
