@@ -65,7 +65,8 @@ def test_it_compiles_without_spilling(unit: str, precision: str, arch: str, size
         assert usage["starts_descend"].stack < 640
 
 
-def test_rows_are_not_copied_byte_by_byte() -> None:
+def test_what_becomes_of_rows_and_sums() -> None:
+    """Rows are not copied byte by byte, and nothing is left that could be fused later."""
     library, program = compiler.nvrtc(), ctypes.c_void_p()
     text = source_of(compiler.ENTRY_UNITS["fit"]).encode()
     options = [o for o in compiler.options_of("float32", "compute_90") if "ptxas" not in o]
@@ -79,7 +80,10 @@ def test_rows_are_not_copied_byte_by_byte() -> None:
         library.nvrtcGetPTX(program, ptx)
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
-    found = dict(part.split("(", 1) for part in ptx.value.decode().split(".entry ")[1:])
+    text_of_all = ptx.value.decode()
+    assert text_of_all.count("fma.rn.f32") > 500
+    assert not re.search(r"\b(?:add|sub|mul)\.f(?:32|64)\b", text_of_all)  # all say how they round
+    found = dict(part.split("(", 1) for part in text_of_all.split(".entry ")[1:])
     assert found["fit_climb"].count("ld.") > 50
     loads = re.findall(r"\bld\.(?:\w+\.)?u8\b", found["fit_climb"])
     assert len(loads) < 5  # of bools alone
