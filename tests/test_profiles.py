@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, least_squares
 from scipy.stats import chi2, f
@@ -209,9 +209,7 @@ def test_minimum_with_a_parameter_held_is_that_of_scipy(
 
     x0 = np.clip(start[0, rest], lo + 1e-9, hi - 1e-9)
     slow = least_squares(residual, x0, bounds=(lo, hi), x_scale=np.abs(x0) + 1e-3, xtol=1e-12)
-    # Valleys that run on to an upper bound, a flow that nothing resolves, are not followed so far.
-    assume(bool((slow.x < 0.99 * hi).all()))
-    assert found.cost[0] <= 2 * slow.cost * (1 + 1e-6) + 0.02  # of a noise variance of 1
+    assert found.cost[0] <= 2 * slow.cost * (1 + 1e-6)
 
 
 def test_interrupted_profile_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ def test_choice_is_that_of_single_fits_compared_by_hand(select: str, weighted: b
     if weights is not None:  # frames that are wrong and do not count
         weights[[5, 20]] = 0.0
         curves[:, [5, 20]] += 300.0
-    options: dict[str, Any] = {"weights": weights, "baseline": True}
+    # In double: in single precision the fall of the last step is foretold to some 4e-4.
+    options: dict[str, Any] = {"weights": weights, "baseline": True, "dtype": "float64"}
     maps = kety.fit(curves, TWO_PHASE, AIF, NAMES, select=select, **options)
     single = {m: kety.fit(curves, TWO_PHASE, AIF, m, fitted=True, **options) for m in NAMES}
     w = np.ones(37) if weights is None else weights
@@ -80,8 +81,7 @@ def test_choice_is_that_of_single_fits_compared_by_hand(select: str, weighted: b
         chances = {m: np.exp(-0.5 * (x - values[best])) for m, x in values.items()}
         for m in NAMES:
             share = chances.get(m, 0.0) / sum(chances.values())
-            # The last step's fall is predicted: sums of squares are known to some 4e-4.
-            assert maps[f"weight_{m}"].values[v] == pytest.approx(share, abs=5e-3)
+            assert maps[f"weight_{m}"].values[v] == pytest.approx(share, abs=2e-3)
         if maps.chosen.values[v] != NAMES.index(best) + 1:  # a tie, to rounding
             second = NAMES[maps.chosen.values[v] - 1]
             assert values[second] == pytest.approx(values[best], abs=1e-2)

@@ -22,9 +22,11 @@ from kety.fitting.sensitivity import ExactModel
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-ITERATIONS: Final = 40
-FALL: Final = 1e-7
+ITERATIONS: Final = 200
+FALL: Final = 1e-9
 """Relative fall of the cost below which a voxel is done."""
+FREE: Final = 1.0
+"""Damping up to which a step counts as one of Gauss–Newton."""
 HEAVY: Final = 1e6
 
 
@@ -74,8 +76,9 @@ def minimise(
         new_cost, new_objective = _costs(model, curves[running], tried, some)
         before = objective[running]
         better = new_objective <= before
-        done = before - new_objective <= FALL * before
-        done &= better | (damping[running] > 1e8)
+        # A small fall tells of a minimum only where the damping is not what makes it small.
+        done = (before - new_objective <= FALL * before) & better & (damping[running] <= FREE)
+        done |= damping[running] > 1e8
         taken = running[better]
         values[taken], cost[taken] = tried[better], new_cost[better]
         objective[taken] = new_objective[better]
