@@ -65,10 +65,11 @@ def test_it_compiles_without_spilling(unit: str, precision: str, arch: str, size
         assert usage["starts_descend"].stack < 640
 
 
-def test_what_becomes_of_rows_and_sums() -> None:
+@pytest.mark.parametrize(("unit", "kernel"), [("fit", "fit_climb"), ("starts", "starts_scan")])
+def test_what_becomes_of_rows_and_sums(unit: str, kernel: str) -> None:
     """Rows are not copied byte by byte, and nothing is left that could be fused later."""
     library, program = compiler.nvrtc(), ctypes.c_void_p()
-    text = source_of(compiler.ENTRY_UNITS["fit"]).encode()
+    text = source_of(compiler.ENTRY_UNITS[unit]).encode()
     options = [o for o in compiler.options_of("float32", "compute_90") if "ptxas" not in o]
     array = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
     library.nvrtcCreateProgram(ctypes.byref(program), text, b"unit", 0, None, None)
@@ -84,8 +85,8 @@ def test_what_becomes_of_rows_and_sums() -> None:
     assert text_of_all.count("fma.rn.f32") > 500
     assert not re.search(r"\b(?:add|sub|mul)\.f(?:32|64)\b", text_of_all)  # all say how they round
     found = dict(part.split("(", 1) for part in text_of_all.split(".entry ")[1:])
-    assert found["fit_climb"].count("ld.") > 50
-    loads = re.findall(r"\bld\.(?:\w+\.)?u8\b", found["fit_climb"])
+    assert found[kernel].count("ld.") > 50
+    loads = re.findall(r"\bld\.(?:\w+\.)?u8\b", found[kernel])
     assert len(loads) < 5  # of bools alone
 
 

@@ -346,11 +346,12 @@ def test_normal_equations(
 )
 def test_systems_on_a_graph(card: Card, size: int, single: bool, multigrid: bool) -> None:
     strength = 1e3 if multigrid else 1.0
-    place = np.arange(324).reshape(18, 18)
+    edge = 24 if multigrid else 18  # as many levels as a cycle needs
+    place = np.arange(edge * edge).reshape(edge, edge)
     a = np.concatenate([place[:, 1:].ravel(), place[1:].ravel()])
     b = np.concatenate([place[:, :-1].ravel(), place[:-1].ravel()])
     ends = np.concatenate([a, b]), np.concatenate([b, a])
-    count = 327  # three voxels without neighbours
+    count = edge * edge + 3  # three voxels without neighbours
     edges = csr_array((np.ones(len(ends[0]), np.float32), ends), (count, count))
     edges.sort_indices()
     rng = np.random.default_rng(62)
@@ -374,6 +375,8 @@ def test_systems_on_a_graph(card: Card, size: int, single: bool, multigrid: bool
         steps, rest = system.solve(right, x, 1e-6 if not single else 1e-4, 500)
         system.penalty(right, y)
         found.append((steps, rest, x, y))
+        if size >= 4:  # else it is one of four, filled up
+            assert (system.levels > 2) == multigrid
         again = np.zeros((count, size))
         system.solve(np.zeros((count, size)), again, 1e-6, 10)
         np.testing.assert_array_equal(again, 0.0)

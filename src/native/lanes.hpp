@@ -45,11 +45,6 @@ KETY_FN void set(Lanes<T, W>& v, int lane, T x) {
 }
 
 template <class T, int W>
-KETY_FN Lanes<T, W> broadcast(T x) {
-  return Lanes<T, W>{} + x;
-}
-
-template <class T, int W>
 KETY_FN Lanes<T, W> load(const T* p) {
   Lanes<T, W> v;
   __builtin_memcpy(&v, p, sizeof v);
