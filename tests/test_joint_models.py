@@ -18,6 +18,7 @@ from kety import MODELS, InputFunction, Joint, VarProLM
 from kety.fitting.problem import Problem, make_problem
 from kety.fitting.solve import prepare
 from kety.joint import hyper
+from kety.joint.block_system import BlockSystem
 from kety.joint.energy import energy, energy_gradient
 from kety.joint.errors import full_covariance, invert
 from kety.joint.graph import Graph, graph_of, places
@@ -35,7 +36,6 @@ from kety.joint.setup import Setup, make_setup
 from kety.joint.solve import bits
 from kety.joint.strength import at_strength
 from kety.joint.system import make_system
-from naive_blocks import BlockSystem
 
 FRAMES = len(TWO_PHASE)
 AIF = artery("georgiou", TWO_PHASE[-1] + 20)
@@ -103,7 +103,7 @@ def dense(graph: Graph, metric: Floats, strength: float) -> Floats:
 
 @given(
     seed=st.integers(0, 10_000),
-    size=st.integers(1, 8),
+    size=st.integers(1, 9),
     strength=st.sampled_from([0.0, 0.1, 10.0, 1e3]),
 )
 @settings(max_examples=25, deadline=None)
@@ -213,7 +213,7 @@ def test_undetermined_parameters_of_a_block_are_left_out() -> None:
     assert np.isnan(diagonal(packed)[1, 2])
 
 
-@given(size=st.integers(1, 8), seed=st.integers(0, 100))
+@given(size=st.integers(1, 12), seed=st.integers(0, 100))
 @settings(max_examples=20, deadline=None)
 def test_packed_matrices(size: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -53,7 +53,6 @@ from kety.joint.similarity import (
 )
 from kety.joint.solve import TIGHT, Bounds, Penalty, Solution, Tolerances, solve
 from kety.joint.strength import at_strength
-from kety.joint.system import make_system
 from naive_joint import least_energy, normal_equations, penalty_matrix, solution, system_matrix
 
 needs_casadi = pytest.mark.skipif(
@@ -437,9 +436,6 @@ def test_systems_say_what_does_not_fit() -> None:
         GraphSystem(*arguments, True, 1, "sse9")
     with pytest.raises(ValueError, match="float32 have four"):
         GraphSystem5(*arguments, True, 1, "")
-    for size in (0, 9):
-        with pytest.raises(ValueError, match=f"1 to 8 parameters.*found {size}"):
-            make_system(graph, size, 1)
     made = GraphSystem(*arguments, True, 1, "")
     with pytest.raises(ValueError, match="no penalty yet"):
         made.blocks(metric, np.zeros(3), np.full(3, EVERY))

@@ -219,9 +219,12 @@ def pull(system: System, x: Doubles) -> Doubles:
     return y
 
 
-def bits(chosen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Choices of parameters (V, P) as the bits of one number (V,)."""
-    return np.packbits(chosen, axis=1, bitorder="little").ravel()
+def bits(chosen: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
+    """Choices of parameters (V, P) as the bits of one number (V,), of 8 bits or as many as it
+    takes."""
+    size = chosen.shape[1]
+    dtype = np.min_scalar_type((1 << size) - 1)
+    return np.asarray(chosen @ (1 << np.arange(size, dtype=np.uint64)), dtype=dtype)
 
 
 def _inner(a: Doubles, b: Doubles) -> float:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kety.joint.block_system import BlockSystem
+
 if TYPE_CHECKING:
     from kety.fitting.cuda import Card
     from kety.joint.graph import Graph
 
 Doubles = NDArray[np.float64]
 FOUR, MOST = 4, 8
-"""Fewest and most parameters of a voxel that systems are made for."""
+"""Fewest and most parameters of a voxel that the core's systems are made for."""
 
 
 class System(Protocol):
@@ -29,7 +31,7 @@ class System(Protocol):
     def prepare(self, metric: Doubles, strength: float, multigrid: bool) -> None:
         """Q (V, P (P + 1) / 2) of every voxel; ``strength`` multiplies the weights."""
 
-    def blocks(self, block: Doubles, damping: Doubles, free: NDArray[np.uint8]) -> None:
+    def blocks(self, block: Doubles, damping: Doubles, free: NDArray[np.unsignedinteger]) -> None:
         """D (V, P (P + 1) / 2) of every voxel, its diagonal times 1 + ``damping`` (V,), and its
         ``free`` parameters (V,) as bits; the others stay 0."""
 
@@ -62,7 +64,7 @@ class _Filled:
     def prepare(self, metric: Doubles, strength: float, multigrid: bool) -> None:
         self._system.prepare(self._matrices(metric), strength, multigrid)
 
-    def blocks(self, block: Doubles, damping: Doubles, free: NDArray[np.uint8]) -> None:
+    def blocks(self, block: Doubles, damping: Doubles, free: NDArray[np.unsignedinteger]) -> None:
         self._system.blocks(self._matrices(block), damping, free)
 
     def solve(self, b: Doubles, x: Doubles, tolerance: float, limit: int) -> tuple[int, float]:
@@ -78,25 +80,18 @@ class _Filled:
 
 
 def make_system(
-    graph: Graph,
-    size: int,
-    threads: int,
-    *,
-    single: bool = True,
-    card: Card | None = None,
-    instruction_set: str = "",
+    graph: Graph, size: int, threads: int, *, single: bool = True, card: Card | None = None
 ) -> System:
-    """The system of a graph, of ``size`` parameters a voxel, at most 8; without penalty or blocks.
+    """The system of a graph, of ``size`` parameters a voxel, without penalty or blocks.
 
     ``single``: linear systems in float32, the penalty in float64. Blocks of models of several terms
-    are nearly singular: other sizes than 4 are solved in float64.
+    are nearly singular: other sizes than 4 are solved in float64. More than 8 parameters are solved
+    by NumPy.
     """
     from kety import _native
 
-    if not 1 <= size <= MOST:
-        raise ValueError(
-            f"systems of 1 to {MOST} parameters of a voxel can be solved, found {size}"
-        )
+    if size > MOST:
+        return BlockSystem(graph)
     edges = graph.rows, graph.columns, graph.weights
     single, made_for = single and size == FOUR, max(size, FOUR)
     system: System
@@ -105,6 +100,5 @@ def make_system(
 
         system = GraphOnCard(card, *edges, single, made_for)
     else:
-        kind = getattr(_native, f"GraphSystem{made_for}")
-        system = kind(*edges, single, threads, instruction_set)
+        system = getattr(_native, f"GraphSystem{made_for}")(*edges, single, threads, "")
     return system if made_for == size else _Filled(system, made_for)

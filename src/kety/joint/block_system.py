@@ -2,8 +2,8 @@
 
     (A x)_i = D_i x_i + strength sum_j w_ij (Q_i + Q_j) / 2 (x_i - x_j)
 
-What `kety.joint.system` does in the core, another way: inverses of blocks, and the coarsest level
-solved outright.
+It serves models of more parameters than the core's systems are made for (`kety.joint.system`) and
+is their slow twin in the tests: it inverts blocks, and solves the coarsest level outright.
 """
 
 from __future__ import annotations
