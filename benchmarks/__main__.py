@@ -27,6 +27,7 @@ BENCHMARKS = (
     "masks",
     "dicom",
     "cli",
+    "emulated",
 )
 ON_A_CARD = ("gpu",)
 """Named only: they need what most machines have not."""

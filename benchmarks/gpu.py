@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 
 import kety
 from benchmarks.common import Table, run
-from benchmarks.gpu_terms import exchange
+from benchmarks.gpu_terms import changes, exchange, same_digits
 from benchmarks.tissue import portal_of
 from kety.errors import KetyError
 from kety.fitting import solve
 from kety.fitting.cuda import Card, card_or_reason, find_card
 from kety.fitting.direct import prepare_search
 from kety.fitting.discretize import Discretization
-from kety.fitting.engine import KernelFit
 from kety.fitting.optimizers import NelderMead, VarProLM
 from kety.fitting.problem import Problem, make_problem
 from kety.studies.optimization.data import (
@@ -76,16 +75,6 @@ def curves_of(problem: Problem, count: int, seed: int) -> NDArray[np.float32]:
     return np.resize(np.asarray(curves, np.float32), (count, len(problem.times)))
 
 
-def same_digits(here: KernelFit, there: KernelFit) -> NDArray[np.bool_]:
-    """Voxels (V,) of which parameters, covariance, sum of squares, r2, number of evaluations and
-    status are the same bit for bit."""
-    same = np.ones(len(here.status), bool)
-    for name in ("parameters", "covariance", "cost", "r2", "evaluations", "status"):
-        one, two = (np.asarray(getattr(f, name)).reshape(len(same), -1) for f in (here, there))
-        same &= ((one == two) | ((one != one) & (two != two))).all(axis=1)
-    return same
-
-
 def correctness(card: Card, count: int, seed: int) -> tuple[Table, list[dict[str, Any]]]:
     """Sums of squares and parameters beside the processor's."""
     rows, figures = [], []
@@ -98,11 +87,8 @@ def correctness(card: Card, count: int, seed: int) -> tuple[Table, list[dict[str
                 here = solve.prepare(problem, options)(curves)
                 there = solve.prepare(replace(problem, card=card), options)(curves)
                 both = (here.status == there.status) & np.isfinite(here.cost)
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    cost = np.abs(there.cost / here.cost - 1)[both]
-                    change = np.abs(there.parameters / here.parameters - 1)[both]
-                change = np.nan_to_num(change, nan=0.0).max(axis=1)  # 0 beside 0
-                within = float(np.mean(change < near))
+                cost = changes(here.cost, there.cost)[both]
+                within = float(np.mean(changes(here.parameters, there.parameters)[both] < near))
                 record = {
                     "bounds": bounds_name,
                     "dtype": dtype,
@@ -134,7 +120,7 @@ def joint_estimates(card: Card, edge: int, seed: int) -> tuple[Table, dict[str, 
         curves = curves_of(problem, size * size, seed).reshape(size, size, -1)
         seconds, maps = {}, {}
         for device in ("cpu", "cuda"):
-            for _ in range(2):  # the first compiles
+            for _ in range(2 if device == "cuda" else 1):  # the first compiles
                 start = time.perf_counter()
                 maps[device] = kety.fit(
                     curves,

@@ -1,16 +1,16 @@
-"""Time of joint estimates: an image of two tissues, each model at a given strength."""
+"""Time of joint estimates at a given strength: images of voxels that are all different."""
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import kety
-from benchmarks.common import Table, run
+from benchmarks.common import Table, run, stopwatch
 from benchmarks.exchange import noisy
 from benchmarks.tissue import artery, portal_of
 from kety.simulate import protocol
@@ -32,12 +32,8 @@ def measure(options: argparse.Namespace) -> tuple[list[Table], dict[str, Any]]:
             given["portal"] = portal_of(aif)
         seconds = []
         for joint in (None, kety.Joint("graph", strength=STRENGTH)):
-            best = np.inf
-            for _ in range(1 if options.quick else 2):
-                start = time.perf_counter()
-                kety.fit(image, times, aif, model, joint=joint, **given)
-                best = min(best, time.perf_counter() - start)
-            seconds.append(best)
+            fit = partial(kety.fit, image, times, aif, model, joint=joint, **given)
+            seconds.append(min(stopwatch(fit, 1 if options.quick else 2)))
         figures[model] = {"voxels": edge * edge, "voxelwise": seconds[0], "joint": seconds[1]}
         rows.append([model, f"{edge * edge:,}", *(f"{s:.2f}" for s in seconds)])
     header = ["model", "voxels", "voxelwise, s", "joint, s"]

@@ -5,7 +5,7 @@
 
 // Cholesky factor of a packed matrix over the free parameters; those held or undetermined are left
 // out. The diagonal holds inverse pivots.
-template <class T, int P = 4>
+template <class T, int P>
 KETY_FN void factor(const double* m, unsigned free, T* out) {
   auto at = [](int i, int j) { return i * (i + 1) / 2 + j; };
   double scale[P], f[P * (P + 1) / 2];
@@ -35,7 +35,7 @@ KETY_FN void factor(const double* m, unsigned free, T* out) {
 }
 
 // What the penalty adds to A's diagonal block of voxel i, strength/2 (d_i Q_i + sum_j w_ij Q_j).
-template <class T, int P = 4>
+template <class T, int P>
 KETY_FN void pull_block(long i, const long long* row, const int* column, const float* weight,
                         double strength, const T* metric, T* pulled) {
   constexpr int kPacked = P * (P + 1) / 2;
@@ -52,7 +52,7 @@ KETY_FN void pull_block(long i, const long long* row, const int* column, const f
 }
 
 // A data block with its diagonal times 1 + damping.
-template <class T, int P = 4>
+template <class T, int P>
 KETY_FN void damp_block(const double* block, double damping, T* out) {
   for (int r = 0, c = 0; r < P; ++r)
     for (int q = 0; q <= r; ++q, ++c)

@@ -44,16 +44,24 @@ KETY_FN void set(Lanes<T, W>& v, int lane, T x) {
     v[lane] = x;
 }
 
-template <class T, int W>
-KETY_FN Lanes<T, W> load(const T* p) {
-  Lanes<T, W> v;
+template <class V, class T>
+KETY_FN V vector_at(const T* p) {
+  V v;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
+template <class T, int W>
+KETY_FN Lanes<T, W> load(const T* p) {
+  return vector_at<Lanes<T, W>>(p);
+}
 
+template <class T, class V>
+KETY_FN void put_vector(T* p, const V& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
 template <class T, int W>
 KETY_FN void store(T* p, const Lanes<T, W>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
+  put_vector(p, v);
 }
 
 template <class V>

@@ -18,17 +18,6 @@ struct VectorType<T, 4> {
 template <class T, int P>
 using Vector = typename VectorType<T, P>::type;
 
-template <class T, int P>
-KETY_FN Vector<T, P> vector_at(const T* p) {
-  Vector<T, P> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T, int P>
-KETY_FN void put_vector(T* p, const Vector<T, P>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-
 // Product of a packed symmetric P x P matrix (lower triangle) with a vector.
 template <class T, int P>
 KETY_FN Vector<T, P> packed_times(const T* m, const Vector<T, P>& x) {
@@ -84,9 +73,10 @@ KETY_FN Vector<T, P> factor_solve(const T* f, Vector<T, P> x) {
 template <class T, int P>
 KETY_FN void metric_row(const SweepCall& call, long i) {
   constexpr int kPacked = P * (P + 1) / 2;
+  using V = Vector<T, P>;
   const T *q = static_cast<const T*>(call.metric), *x = static_cast<const T*>(call.x);
-  put_vector<T, P>(static_cast<T*>(call.u) + P * i,
-                   packed_times<T, P>(q + kPacked * i, vector_at<T, P>(x + P * i)));
+  put_vector(static_cast<T*>(call.u) + P * i,
+             packed_times<T, P>(q + kPacked * i, vector_at<V>(x + P * i)));
 }
 
 // Row i of y = A x, or b - A x where there is a b, over the free parameters; without blocks the
@@ -102,17 +92,17 @@ KETY_FN double system_row(const SweepCall& call, long i) {
   for (long long k = call.row[i]; k < call.row[i + 1]; ++k) {
     const T w = static_cast<T>(call.weight[k]);
     const long j = static_cast<long>(P) * call.column[k];
-    s = add_product(s, w, vector_at<T, P>(x + j));
-    t = add_product(t, w, vector_at<T, P>(u + j));
+    s = add_product(s, w, vector_at<V>(x + j));
+    t = add_product(t, w, vector_at<V>(u + j));
   }
-  const V own = vector_at<T, P>(x + P * i);
+  const V own = vector_at<V>(x + P * i);
   V r = packed_times<T, P>(pulled + kPacked * i, own) -
         static_cast<T>(0.5 * call.strength) * (packed_times<T, P>(q + kPacked * i, s) + t);
   if (block) r += packed_times<T, P>(block + kPacked * i, own);
   const unsigned free = call.free ? call.free[i] : (1u << P) - 1;
   for (int c = 0; c < P; ++c)
     if (!(free >> c & 1)) r[c] = 0;
-  put_vector<T, P>(static_cast<T*>(call.y) + P * i, b ? V(vector_at<T, P>(b + P * i) - r) : r);
+  put_vector(static_cast<T*>(call.y) + P * i, b ? V(vector_at<V>(b + P * i) - r) : r);
   return static_cast<double>(sum_of<T, P>(r * own));
 }
 
@@ -123,11 +113,11 @@ KETY_FN double block_row(const SweepCall& call, long i) {
   using V = Vector<T, P>;
   const T *f = static_cast<const T*>(call.pivot), *b = static_cast<const T*>(call.b);
   T* z = static_cast<T*>(call.y);
-  const V rest = vector_at<T, P>(b + P * i);
+  const V rest = vector_at<V>(b + P * i);
   V move = static_cast<T>(call.factor) * factor_solve<T, P>(f + kPacked * i, rest);
   const double total = static_cast<double>(sum_of<T, P>(move * rest));
-  if (call.add) move += vector_at<T, P>(z + P * i);
-  put_vector<T, P>(z + P * i, move);
+  if (call.add) move += vector_at<V>(z + P * i);
+  put_vector(z + P * i, move);
   return total;
 }
 
