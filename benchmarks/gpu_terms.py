@@ -41,8 +41,10 @@ def same_digits(here: KernelFit, there: KernelFit) -> NDArray[np.bool_]:
 def changes(here: NDArray[Any], there: NDArray[Any]) -> NDArray[np.float64]:
     """Largest relative difference of each voxel's numbers, (V,) or (V, P), in (V,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        change = np.abs(there / here - 1.0).reshape(len(here), -1)
-    return np.where(np.isnan(change), 0.0, change).max(axis=1)  # 0 beside 0, or neither known
+        change = np.abs(there / here - 1.0)
+    change[np.isnan(change)] = np.inf  # known to one alone
+    change[(here == there) | (np.isnan(here) & np.isnan(there))] = 0.0
+    return change.reshape(len(here), -1).max(axis=1)
 
 
 @contextmanager
